@@ -1,0 +1,108 @@
+"""What users hand to an attack, checked and turned into tensors where the network lives."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+
+__all__ = ["column", "read_bounds", "read_images", "read_labels", "read_radius", "read_steps"]
+
+
+def read_images(
+    images: Any,
+    device: torch.device | None,
+    dtype: torch.dtype | None,
+    bounds: tuple[float, float] | None,
+) -> torch.Tensor:
+    """A fresh tensor (B, ...) on `device` in `dtype` (None: those of the images), within the bounds."""
+    if isinstance(images, torch.Tensor):
+        tensor = images.detach().clone()
+    elif isinstance(images, np.ndarray):
+        if images.dtype.kind != "f" or images.dtype.itemsize > 8:
+            raise TypeError(f"images must hold floating numbers, got dtype {images.dtype}: scale bytes by x / 255.0")
+        tensor = torch.from_numpy(np.array(images, dtype=images.dtype.newbyteorder("="), order="C"))
+    else:
+        raise TypeError(f"images must be a torch tensor or a numpy array, got {type(images).__name__}")
+    if not tensor.is_floating_point():
+        raise TypeError(f"images must hold floating numbers, got dtype {tensor.dtype}: scale bytes by x / 255.0")
+    if tensor.ndim < 2:
+        raise ValueError(f"images must have shape (B, ...), got {tuple(tensor.shape)}: wrap a single image as x[None]")
+    if tensor.numel() == 0:
+        raise ValueError(f"images must hold at least one sample, got shape {tuple(tensor.shape)}")
+    if not torch.isfinite(tensor).all():
+        bad = (~torch.isfinite(tensor)).flatten(1).any(dim=1)
+        raise ValueError(f"images hold NaN or infinity in {int(bad.sum())} of {len(bad)} samples: remove those first")
+    if bounds is not None:
+        low, high = float(tensor.min()), float(tensor.max())
+        excess = max(bounds[0] - low, high - bounds[1])
+        if excess > 1e-6 * (bounds[1] - bounds[0]):
+            raise ValueError(
+                f"images must lie within bounds={bounds}, but they span [{low:.6g}, {high:.6g}] and leave the bounds "
+                f"by {excess:.6g}: rescale them and put the normalisation into the model, or pass bounds=(low, high) "
+                "or bounds=None; eps is measured in the units of the images"
+            )
+        tensor = tensor.clamp(*bounds)
+    return tensor.to(device=device, dtype=dtype)
+
+
+def read_labels(labels: Any, n: int, device: torch.device, name: str = "labels") -> torch.Tensor:
+    """Int64 class indices of shape (n,) on `device`."""
+    tensor = labels.detach() if isinstance(labels, torch.Tensor) else torch.from_numpy(_integers(labels, name))
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise TypeError(f"{name} must hold integers (class indices), got dtype {tensor.dtype}")
+    if tensor.shape != (n,):
+        hint = ": turn one-hot rows into indices by argmax(1)" if tensor.ndim == 2 and len(tensor) == n else ""
+        raise ValueError(f"{name} must have shape ({n},), one for each image, got {tuple(tensor.shape)}{hint}")
+    return tensor.to(device=device, dtype=torch.int64)
+
+
+def _integers(labels: Any, name: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+    array = np.asarray(labels)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold integers (class indices), got dtype {array.dtype}")
+    return np.array(array, dtype=np.int64)
+
+
+def read_radius(value: Any, name: str) -> torch.Tensor:
+    """A positive number as a tensor () or one for each sample as a tensor (B,), float64."""
+    if isinstance(value, bool):
+        raise TypeError(f"{name} must be a number or one number for each sample, got {value!r}")
+    try:
+        tensor = torch.as_tensor(value, dtype=torch.float64, device="cpu").detach().clone()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} must be a number or one number for each sample, got {value!r}") from error
+    if tensor.ndim > 1 or tensor.numel() == 0:
+        raise ValueError(f"{name} must be a number or have shape (B,), got shape {tuple(tensor.shape)}")
+    if not (torch.isfinite(tensor) & (tensor > 0)).all():
+        raise ValueError(f"{name} must be positive and finite, got {value!r}")
+    return tensor
+
+
+def read_steps(value: Any, name: str, least: int) -> int:
+    """An integer that is not smaller than `least`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    return int(value)
+
+
+def read_bounds(bounds: Any) -> tuple[float, float] | None:
+    """(low, high) with low < high, or None for no bounds."""
+    if bounds is None:
+        return None
+    try:
+        low, high = (float(b) for b in bounds)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"bounds must be a pair (low, high) or None, got {bounds!r}") from error
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f"bounds must be finite with low < high, or None, got {bounds!r}")
+    return low, high
+
+
+def column(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """(B,) numbers as (B, 1, ..., 1), ready to multiply the samples of `like`."""
+    return values.to(like).reshape(-1, *[1] * (like.ndim - 1))

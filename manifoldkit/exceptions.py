@@ -1,0 +1,57 @@
+"""Warnings of the library, each with a class of its own so that it can be filtered or turned into an error.
+
+Wrong input raises :class:`ValueError` or :class:`TypeError`; the classes here are for input that has a safe
+answer which the user should know about.
+
+Examples
+--------
+>>> import warnings
+>>> from manifoldkit.exceptions import OutlierWarning
+>>> warnings.simplefilter("error", OutlierWarning)  # make outliers fatal
+>>> warnings.simplefilter("default", OutlierWarning)
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DegenerateTangentWarning",
+    "DisconnectedGraphWarning",
+    "DuplicatePointsWarning",
+    "ManifoldWarning",
+    "MedialAxisWarning",
+    "OutlierWarning",
+    "ScaleWarning",
+    "SpectrumTruncatedWarning",
+]
+
+
+class ManifoldWarning(UserWarning):
+    """Base of every warning that manifoldkit issues."""
+
+
+class DuplicatePointsWarning(ManifoldWarning):
+    """Exact or nearly exact copies among the training points were merged or given a floored bandwidth."""
+
+
+class OutlierWarning(ManifoldWarning):
+    """Some training points lie hundreds of bandwidths away from the rest."""
+
+
+class DisconnectedGraphWarning(ManifoldWarning):
+    """The training points fall into several components, or are about to."""
+
+
+class SpectrumTruncatedWarning(ManifoldWarning):
+    """Fewer eigenpairs than asked for can be used without amplifying noise."""
+
+
+class ScaleWarning(ManifoldWarning):
+    """The kernel scale lies outside the range in which the diffusion approximates a Laplacian."""
+
+
+class DegenerateTangentWarning(ManifoldWarning):
+    """Vector fields or neighbours do not span the tangent space at some of the points."""
+
+
+class MedialAxisWarning(ManifoldWarning):
+    """Two far-apart training points are equally near, so that the projection of the query is ill-defined."""

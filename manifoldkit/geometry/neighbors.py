@@ -1,0 +1,115 @@
+"""Nearest neighbours among the training points: one `kneighbors` call behind which the engines differ.
+
+Any object with scikit-learn's ``kneighbors(Q, n_neighbors)`` may take the place of the engines here. Distances
+of the neighbours that were found are always recomputed from coordinate differences: the expansion
+``|x|^2 + |y|^2 - 2 x.y`` is fast enough to find neighbours and too inexact to measure small distances with.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+
+from .._arrays import chunks
+
+__all__ = ["BruteNeighbors", "NeighborSearch", "TreeNeighbors", "neighbor_search"]
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+#: Below this many coordinates a k-d tree is cheaper than matrix products (measured, see field notes D.3).
+TREE_DIMENSIONS = 15
+
+
+class NeighborSearch(Protocol):
+    """What the library needs of a neighbour engine."""
+
+    def kneighbors(self, X: Any, n_neighbors: int) -> tuple[Any, Any]:
+        """Distances and indices (B, n_neighbors) of the nearest training points, nearest first."""
+        ...
+
+
+class TreeNeighbors:
+    """Exact neighbours by scipy's k-d tree, for up to some 15 coordinates.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> distances, indices = TreeNeighbors(np.array([[0.0], [1.0], [3.0]])).kneighbors([[0.9]], 2)
+    >>> indices
+    array([[1, 0]])
+    """
+
+    def __init__(self, points: Floats) -> None:
+        self._tree = cKDTree(points)
+
+    def kneighbors(self, X: Any, n_neighbors: int) -> tuple[Floats, Ints]:
+        """Distances and indices (B, n_neighbors), nearest first."""
+        ranks = np.arange(1, n_neighbors + 1)
+        distances, indices = self._tree.query(np.asarray(X, dtype=np.float64), k=ranks)
+        return distances, indices.astype(np.int64)
+
+
+class BruteNeighbors:
+    """Exact neighbours by blocked matrix products, for many coordinates.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> distances, indices = BruteNeighbors(np.eye(20)).kneighbors(np.eye(20)[:1] * 2, 1)
+    >>> float(distances[0, 0]), int(indices[0, 0])
+    (1.0, 0)
+    """
+
+    def __init__(self, points: Floats) -> None:
+        self._center = points.mean(axis=0)
+        self._points = torch.from_numpy(points - self._center)
+        self._squares = self._points.square().sum(dim=1)
+
+    def kneighbors(self, X: Any, n_neighbors: int) -> tuple[Floats, Ints]:
+        """Distances and indices (B, n_neighbors), nearest first."""
+        queries = torch.from_numpy(np.asarray(X, dtype=np.float64) - self._center)
+        row = 8 * (2 * len(self._points) + n_neighbors * queries.shape[1])
+        parts = [self._block(queries[part], n_neighbors) for part in chunks(len(queries), row)]
+        return np.concatenate([d for d, _ in parts]), np.concatenate([i for _, i in parts])
+
+    def _block(self, queries: torch.Tensor, k: int) -> tuple[Floats, Ints]:
+        score = torch.addmm(self._squares, queries, self._points.T, alpha=-2)  # |x - y|^2 less |x|^2
+        indices = score.topk(k, largest=False).indices
+        distances = torch.linalg.vector_norm(queries[:, None] - self._points[indices], dim=2)
+        distances, order = distances.sort(dim=1)
+        return distances.numpy(), indices.gather(1, order).numpy()
+
+
+def neighbor_search(points: Floats, neighbors: Any = "auto") -> NeighborSearch:
+    """Neighbour engine over `points` (n, D).
+
+    Parameters
+    ----------
+    points : array (n, D)
+        Training points.
+    neighbors : {"auto", "tree", "brute"} or object with ``kneighbors``, default="auto"
+        ``"auto"`` takes the tree up to 15 coordinates and blocked matrix products above. An object with
+        ``kneighbors`` must have been fitted on `points`, in the same order.
+
+    Raises
+    ------
+    ValueError
+        If `neighbors` names no engine.
+    TypeError
+        If `neighbors` is an object without ``kneighbors``.
+    """
+    if neighbors == "auto":
+        neighbors = "tree" if points.shape[1] <= TREE_DIMENSIONS else "brute"
+    if isinstance(neighbors, str):
+        engines: dict[str, type[TreeNeighbors | BruteNeighbors]] = {"tree": TreeNeighbors, "brute": BruteNeighbors}
+        if neighbors not in engines:
+            raise ValueError(f"neighbors must be 'auto', 'tree', 'brute' or an object, got {neighbors!r}")
+        return engines[neighbors](points)
+    if not hasattr(neighbors, "kneighbors"):
+        raise TypeError(f"neighbors must be a name or have a method kneighbors(X, n_neighbors), got {neighbors!r}")
+    found: NeighborSearch = neighbors
+    return found

@@ -1,0 +1,218 @@
+r"""The Nystrom extension: functions sampled on the training points, carried smoothly to all of space.
+
+.. math::
+    p_j(x) = \frac{K(x, x_j) w_j}{\sum_i K(x, x_i) w_i}, \qquad
+    \tilde f(x) = \sum_j p_j(x) C_j, \qquad
+    C = \Phi \,\mathrm{diag}(1/\lambda) \,\Phi^T \mathrm{diag}(\mu) f
+
+At a training point this is the truncated series of f itself. With the coordinates as f it is a projection onto
+the manifold. Everything here is plain torch, so that autograd gives the exact derivative.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .._arrays import flatten
+from .kernels import KernelShape, bandwidth
+from .neighbors import Floats, NeighborSearch
+
+__all__ = ["FAR_MODES", "NystromLayer", "NystromRow", "SparseSupport"]
+
+FAR_MODES = ("shift", "plain", "knn")
+
+
+class SparseSupport:
+    """Which training points may have weight at a query, when the kernel was truncated.
+
+    The candidates of a query are its nearest neighbours and the kernel row of the nearest training point. At a
+    training point these are exactly the entries of its own row, so that the extension stays exact there.
+    """
+
+    def __init__(self, search: NeighborSearch, length: int, indptr: Any, indices: Any, reach: float) -> None:
+        self.search, self.length, self.reach = search, length, reach
+        self._indptr, self._indices = np.asarray(indptr), np.asarray(indices)
+
+    def candidates(self, x: Floats) -> tuple[Tensor, Tensor]:
+        """Indices (B, K) of the candidates, nearest first, and a mask (B, K) that is False on repeated ones."""
+        near = np.asarray(self.search.kneighbors(x, self.length)[1])
+        start, stop = self._indptr[near[:, 0]], self._indptr[near[:, 0] + 1]
+        offset = np.arange(int((stop - start).max(initial=0)))
+        inside = offset < (stop - start)[:, None]
+        row = self._indices[np.where(inside, start[:, None] + offset, start[:, None])]
+        both = np.concatenate([near, np.where(inside, row, near[:, :1])], axis=1)
+        order = np.argsort(both, axis=1, kind="stable")
+        ranked = np.take_along_axis(both, order, axis=1)
+        first = np.ones_like(ranked, dtype=bool)
+        first[:, 1:] = ranked[:, 1:] != ranked[:, :-1]
+        mask = np.empty_like(first)
+        np.put_along_axis(mask, order, first, axis=1)
+        return torch.from_numpy(both), torch.from_numpy(mask)
+
+
+class NystromRow(nn.Module):
+    r"""Weights :math:`p_j(x)` of the training points at new points, exact and differentiable.
+
+    Far from the data the three modes differ. ``"plain"`` is the formula above: as :math:`|x| \to \infty` it
+    returns the training point of largest bandwidth, an outlier, not the nearest one. ``"shift"`` subtracts the
+    squared distance of the nearest training point from all squared distances; nothing changes at training
+    points, and far away the nearest point wins. ``"knn"`` gives weight to the `n_far` nearest points only; it is
+    discontinuous where they change and inexact at training points.
+
+    Parameters
+    ----------
+    points : array (n, D)
+    rho : array (n,)
+        Bandwidths of the points.
+    weights : array (n,)
+        Multiplicities of the points.
+    eps2 : float
+        Squared global bandwidth.
+    n_neighbors : int
+        k of the bandwidth function.
+    convention : {"mean", "kth"}
+        Whether the bandwidth is the mean distance to k neighbours or the distance of the k-th.
+    shape : KernelShape
+    floor : float
+        Least bandwidth.
+    n_far : int
+        Number of neighbours in mode ``"knn"``.
+    support : SparseSupport, optional
+        Candidates of each query; all training points if missing.
+    """
+
+    center: Tensor
+    points: Tensor
+    squares: Tensor
+    rho: Tensor
+    log_weights: Tensor
+
+    def __init__(
+        self,
+        points: Floats,
+        rho: Floats,
+        weights: Floats,
+        *,
+        eps2: float,
+        n_neighbors: int,
+        convention: str,
+        shape: KernelShape,
+        floor: float,
+        n_far: int = 50,
+        support: SparseSupport | None = None,
+    ) -> None:
+        super().__init__()
+        center = points.mean(axis=0)
+        centred = torch.from_numpy(points - center)
+        self.register_buffer("center", torch.from_numpy(center))
+        self.register_buffer("points", centred)
+        self.register_buffer("squares", centred.square().sum(dim=1))
+        self.register_buffer("rho", torch.from_numpy(rho))
+        self.register_buffer("log_weights", torch.from_numpy(np.log(weights)))
+        self.eps2, self.n_neighbors, self.convention = eps2, n_neighbors, convention
+        self.shape, self.floor, self.n_far, self.support = shape, floor, min(n_far, len(points)), support
+
+    @property
+    def bytes_per_query(self) -> int:
+        """Scratch memory of one row of weights, for cutting queries into chunks."""
+        gathered = 0 if self.support is None else 4 * self.support.length * self.points.shape[1]
+        return 8 * (4 * len(self.points) + gathered + (self.n_neighbors + 1) * self.points.shape[1])
+
+    def forward(self, x: Tensor, far: str = "shift") -> tuple[Tensor, Tensor | None]:
+        """Weights at `x` (B, D).
+
+        Returns
+        -------
+        weights : Tensor (B, n) or (B, K)
+            Non-negative, with row sums 1.
+        index : None or Tensor (B, K)
+            The training points that the weights belong to; None stands for all of them.
+        """
+        x = x - self.center
+        if self.support is None:
+            index, mask = None, None
+            points, squares, rho, log_weights = self.points, self.squares, self.rho, self.log_weights
+            score = torch.addmm(squares, x, points.T, alpha=-2)  # |x - x_j|^2 less |x|^2
+            nearest = score.detach().topk(self.n_neighbors + 1, largest=False).indices
+        else:
+            candidates, mask = self.support.candidates((x.detach() + self.center).cpu().numpy())
+            index, mask = candidates.to(x.device), mask.to(x.device)
+            points, rho, log_weights = self.points[index], self.rho[index], self.log_weights[index]
+            score = self.squares[index] - 2 * torch.einsum("bd,bkd->bk", x, points)
+            nearest = index[:, : self.n_neighbors + 1]
+        bandwidth_x = self.bandwidth(x, nearest)[:, None]
+        if far == "plain":
+            squared = (score + x.square().sum(dim=1, keepdim=True)).clamp_min(0)
+        else:
+            least = score if mask is None else score.masked_fill(~mask, torch.inf)
+            squared = score - least.amin(dim=1, keepdim=True)
+        z = squared / (bandwidth_x * rho * self.eps2)
+        logits = self.shape.log(z) + log_weights
+        if far == "knn":
+            beyond = score.detach().topk(self.n_far, dim=1, largest=False, sorted=False).indices
+            logits = logits + torch.full_like(logits, -torch.inf).scatter(1, beyond, 0.0)
+        if mask is not None:
+            assert self.support is not None
+            reach = z - z.detach().amin(dim=1, keepdim=True) < self.support.reach
+            logits = logits.masked_fill(~(mask & reach), -torch.inf)
+        return torch.softmax(logits, dim=1), index
+
+    def bandwidth(self, x: Tensor, nearest: Tensor) -> Tensor:
+        """Bandwidth (B,) at centred points `x` from their k + 1 nearest training points, in any order."""
+        distances = torch.linalg.vector_norm(x[:, None] - self.points[nearest], dim=2)
+        result: Tensor = bandwidth(distances.sort(dim=1).values, self.convention)
+        return result.clamp_min(self.floor)
+
+    def average(self, x: Tensor, values: Tensor, far: str = "shift") -> Tensor:
+        """Means (B, q) of `values` (n, q) under the weights at `x` (B, D)."""
+        weights, index = self(x, far)
+        if index is None:
+            return weights @ values
+        return torch.einsum("bk,bkq->bq", weights, values[index])
+
+
+class NystromLayer(nn.Module):
+    r"""The Nystrom extension of a sampled function as a differentiable layer without trainable parameters.
+
+    Forward computes :math:`y = \sum_j p_j(x) C_j` in the precision of its buffers (float64) and returns the dtype
+    of `x`; backward is exact (autograd through the same formula), at the cost of one forward pass.
+    ``nn.Sequential(layer, classifier)`` is a classifier behind the projection onto the manifold.
+
+    Parameters
+    ----------
+    row : NystromRow
+    coefficients : Tensor (n, q)
+    in_shape, out_shape : tuple of int
+        Shape of a sample before and after.
+    far : {"shift", "plain", "knn"}
+    """
+
+    coefficients: Tensor
+
+    def __init__(
+        self,
+        row: NystromRow,
+        coefficients: Tensor,
+        in_shape: tuple[int, ...],
+        out_shape: tuple[int, ...],
+        far: str = "shift",
+    ) -> None:
+        super().__init__()
+        self.row = row
+        self.register_buffer("coefficients", coefficients)
+        self.in_shape, self.out_shape, self.far = in_shape, out_shape, far
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Extension at `x` (B, *in_shape), as (B, *out_shape)."""
+        flat = flatten(x, self.in_shape, "x").to(self.coefficients.dtype)
+        result = self.row.average(flat, self.coefficients, self.far)
+        return result.reshape(len(x), *self.out_shape).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """Sizes shown by ``print(layer)``."""
+        n, q = cast("tuple[int, int]", tuple(self.coefficients.shape))
+        return f"n_points={n}, in_shape={self.in_shape}, out_shape={self.out_shape}, far={self.far!r}"

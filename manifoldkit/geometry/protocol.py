@@ -1,0 +1,36 @@
+"""The seam of the library: what an attack, a metric or a picture may ask of a manifold.
+
+Anything with these two methods is a manifold. Geometry knows nothing of networks, and whatever uses a manifold
+knows nothing of how it was learned.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+__all__ = ["LabelledManifold", "Manifold"]
+
+
+@runtime_checkable
+class Manifold(Protocol):
+    """A set that points can be projected onto and that has a tangent space at each of its points.
+
+    The dimension of the manifold at a point is the number of columns of its tangent basis.
+    """
+
+    def project(self, x: Any) -> Any:
+        """Points of the manifold near `x`: (B, *shape) -> (B, *shape)."""
+        ...
+
+    def tangent_basis(self, x: Any) -> Any:
+        """Orthonormal tangent vectors at (the projections of) `x`: (B, *shape) -> (B, D, d), D = prod(shape)."""
+        ...
+
+
+@runtime_checkable
+class LabelledManifold(Protocol):
+    """A family of manifolds, one for each label; `at` picks the manifold of each sample."""
+
+    def at(self, labels: Any) -> Manifold:
+        """The manifold on which sample i of a batch is sent to the member for `labels[i]`."""
+        ...

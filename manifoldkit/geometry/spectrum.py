@@ -1,0 +1,148 @@
+r"""Eigenpairs of the diffusion operator, and their translation into those of the Laplace-Beltrami operator.
+
+With degrees :math:`D_i = \sum_j K_{ij} w_j` (w: multiplicities of the points) the Markov matrix
+:math:`P = D^{-1} K W` is similar to the symmetric matrix
+:math:`S = (W/D)^{1/2} K (W/D)^{1/2}`. If :math:`S v = \lambda v` then :math:`\phi = (D W)^{-1/2} v` is an
+eigenfunction of P, and the :math:`\phi` are orthonormal in the stationary measure :math:`\mu \propto D W`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
+from scipy.sparse.linalg import eigsh
+from threadpoolctl import threadpool_limits
+
+from .kernels import KernelShape
+from .neighbors import Floats
+
+__all__ = ["Spectrum", "diffusion_spectrum", "laplacian_eigenvalues"]
+
+#: Largest residual |S v - lam v| of an accepted eigenpair.
+RESIDUAL = 1e-7
+#: Dense kernels up to this size are given to LAPACK, which never loses a copy of a degenerate pair.
+LAPACK_SIZE = 4000
+
+EigenSolver = Callable[[Any, int], tuple[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Eigenpairs of the diffusion operator P.
+
+    Attributes
+    ----------
+    markov : array (N,)
+        Eigenvalues of P, descending, the first equal to 1.
+    functions : array (n, N)
+        Eigenfunctions at the training points: orthonormal in `measure`, the first equal to 1.
+    measure : array (n,)
+        Stationary measure of P: quadrature weights with sum 1.
+    """
+
+    markov: Floats
+    functions: Floats
+    measure: Floats
+
+
+def diffusion_spectrum(
+    kernel: Any,
+    weights: Floats,
+    n_components: int,
+    *,
+    solver: str | EigenSolver = "auto",
+    random_state: np.random.RandomState | None = None,
+) -> Spectrum:
+    """Leading eigenpairs of the Markov matrix of `kernel`.
+
+    Parameters
+    ----------
+    kernel : array or sparse array (n, n)
+        Symmetric kernel matrix; it is overwritten.
+    weights : array (n,)
+        Multiplicities of the points.
+    n_components : int
+        Number of eigenpairs, the constant one included.
+    solver : {"auto", "lapack", "arpack"} or callable, default="auto"
+        ``"auto"`` is LAPACK for dense kernels up to n = 4,000 and ARPACK above. A callable takes the symmetric
+        matrix and the number of pairs and returns the largest eigenvalues and their vectors, in any order.
+    random_state : RandomState, optional
+        Draws the start vector of ARPACK.
+
+    Raises
+    ------
+    ValueError
+        If `solver` is unknown.
+    RuntimeError
+        If an eigenpair does not satisfy its equation to 1e-7.
+    """
+    degree = np.asarray(kernel @ weights)
+    scale = np.sqrt(weights / degree)
+    if sp.issparse(kernel):
+        symmetric = sp.diags_array(scale) @ kernel @ sp.diags_array(scale)
+    else:
+        symmetric = kernel
+        symmetric *= scale[:, None]
+        symmetric *= scale[None, :]
+    values, vectors = _solve(symmetric, n_components, solver, random_state)
+    order = np.argsort(values)[::-1]
+    values, vectors = values[order], vectors[:, order]
+    residual = float(np.linalg.norm(symmetric @ vectors - vectors * values, axis=0).max())
+    if not residual < RESIDUAL:
+        raise RuntimeError(
+            f"the eigen-solver left a residual of {residual:.1e} (limit {RESIDUAL:.0e}): "
+            "ask for fewer components, or use eigen_solver='lapack'"
+        )
+    mass = weights * degree
+    functions = vectors / np.sqrt(mass / mass.sum())[:, None]
+    _make_first_constant(values, functions, mass / mass.sum())
+    return Spectrum(values, functions, mass / mass.sum())
+
+
+def _solve(
+    matrix: Any, n_components: int, solver: str | EigenSolver, random_state: np.random.RandomState | None
+) -> tuple[Floats, Floats]:
+    if callable(solver):
+        values, vectors = solver(matrix, n_components)
+        return np.asarray(values, dtype=np.float64), np.asarray(vectors, dtype=np.float64)
+    n = matrix.shape[0]
+    if solver == "auto":
+        small = not sp.issparse(matrix) and n <= LAPACK_SIZE
+        solver = "lapack" if small or n_components > n // 2 else "arpack"
+    if solver == "lapack":
+        dense = matrix.toarray() if sp.issparse(matrix) else matrix
+        values, vectors = scipy.linalg.eigh(dense, subset_by_index=[n - n_components, n - 1])
+        return values, vectors
+    if solver == "arpack":
+        start = (random_state or np.random.RandomState(0)).uniform(-1, 1, n)
+        with threadpool_limits(1, user_api="blas"):  # BLAS threads only spin around these thin products
+            values, vectors = eigsh(matrix, k=n_components, which="LA", v0=start, tol=0)
+        return values, vectors
+    raise ValueError(f"eigen_solver must be 'auto', 'lapack', 'arpack' or a callable, got {solver!r}")
+
+
+def _make_first_constant(values: Floats, functions: Floats, measure: Floats) -> None:
+    """Turn the eigenspace of 1 so that its first vector is the constant; fix all signs. In place."""
+    block = max(1, int(np.sum(values > 1 - 1e-9)))
+    constant = functions[:, :block].T @ measure
+    rotation = np.linalg.qr(np.column_stack([constant, np.eye(block)]))[0]
+    functions[:, :block] = functions[:, :block] @ rotation
+    functions[:, 0], values[0] = 1.0, 1.0
+    largest = functions[np.abs(functions).argmax(axis=0), np.arange(functions.shape[1])]
+    functions *= np.where(largest < 0, -1.0, 1.0)
+
+
+def laplacian_eigenvalues(markov: Floats, shape: KernelShape, area: float, dimension: float) -> Floats:
+    r"""Eigenvalues of the Laplacian, :math:`-\log \lambda / (c A)`, A the area of the squared kernel scale.
+
+    The heat form has less bias than the generator form :math:`(1 - \lambda) / (c A)`; the latter serves shapes,
+    such as the indicator, whose eigenvalues need not be positive.
+    """
+    form = 1 - markov if shape.width is None else -np.log(np.maximum(markov, np.finfo(float).tiny))
+    result: Floats = np.maximum(form, 0.0) / (shape.constant(dimension) * area)
+    return result

@@ -1,0 +1,87 @@
+"""Tangent spaces at points of a learned manifold, by smooth vector fields or by local principal components."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .._arrays import chunks
+from ..exceptions import DegenerateTangentWarning
+
+if TYPE_CHECKING:
+    from .diffusion import DiffusionManifold
+
+__all__ = ["TANGENT_METHODS", "leading_directions", "tangent_basis"]
+
+TANGENT_METHODS = ("sec", "pca", "smoothed")
+
+#: Ratio of the d-th to the first singular value below which directions do not span.
+DEGENERATE = 0.1
+
+
+def leading_directions(vectors: Tensor, dimension: int) -> tuple[Tensor, Tensor]:
+    """Orthonormal basis of the dominant span of row vectors, and all their singular values.
+
+    Parameters
+    ----------
+    vectors : Tensor (B, R, D)
+    dimension : int
+
+    Returns
+    -------
+    basis : Tensor (B, D, dimension)
+    singular_values : Tensor (B, min(R, D)), descending
+    """
+    _, values, rows = torch.linalg.svd(vectors, full_matrices=False)
+    return rows[:, :dimension].transpose(1, 2), values
+
+
+def tangent_basis(manifold: DiffusionManifold, flat: Tensor, method: str) -> Tensor:
+    """Basis (B, D, d) at `flat` (B, D) by one of `TANGENT_METHODS` (see `DiffusionManifold.tangent_basis`)."""
+    d = manifold.tangent_dimension_
+    directions = {"sec": _field_directions, "pca": _neighbor_directions, "smoothed": _smoothed_directions}[method]
+    basis = flat.new_empty(len(flat), flat.shape[1], d)
+    degenerate = 0
+    n_vectors = max(manifold._tangent_neighbors, 3 * d + 2)
+    for part in chunks(len(flat), 24 * n_vectors * flat.shape[1]):
+        basis[part], values = leading_directions(directions(manifold, flat[part]), d)
+        degenerate += int((~(values[:, d - 1] > DEGENERATE * values[:, 0])).sum()) if d > 1 else 0
+        degenerate += int((~(values[:, 0] > 0)).sum())
+    if degenerate:
+        advice = "more fields or components" if method == "sec" else "more n_tangent_neighbors"
+        warnings.warn(
+            f"method {method!r} does not span {d} tangent directions at {degenerate} of {len(flat)} points: "
+            f"ask for {advice}, or a lower dimension",
+            DegenerateTangentWarning,
+            stacklevel=3,
+        )
+    return basis
+
+
+def _field_directions(manifold: DiffusionManifold, flat: Tensor) -> Tensor:
+    """The smoothest vector fields (B, R, D)."""
+    exterior = manifold.exterior
+    wanted = 3 if manifold.tangent_dimension_ == 1 else 3 * manifold.tangent_dimension_ + 2
+    return exterior._fields(flat, min(wanted, len(exterior.eigenvalues_)))
+
+
+def _neighbor_directions(manifold: DiffusionManifold, flat: Tensor) -> Tensor:
+    """Nearest training points less their mean (B, k, D)."""
+    sampling = manifold._sampling
+    _, index = sampling.search.kneighbors(flat.cpu().numpy(), manifold._tangent_neighbors)
+    near = torch.from_numpy(sampling.points[index]).to(flat)
+    return near - near.mean(dim=1, keepdim=True)
+
+
+def _smoothed_directions(manifold: DiffusionManifold, flat: Tensor) -> Tensor:
+    """Projections of the training points of largest weight, less their weighted mean, times root weight."""
+    manifold._map.to(flat.device)
+    with torch.no_grad():
+        weights, index = manifold._map(flat, manifold.far)
+    weights, top = weights.topk(min(manifold._tangent_neighbors, weights.shape[1]), dim=1)
+    weights = (weights / weights.sum(dim=1, keepdim=True))[:, :, None]
+    near = manifold._smoothed_points.to(flat)[top if index is None else index.gather(1, top)]
+    return weights.sqrt() * (near - (weights * near).sum(dim=1, keepdim=True))
