@@ -32,7 +32,8 @@ def as_tensor(x: Any, name: str = "X", *, device: torch.device | str | None = No
                 raise TypeError(f"{name} must hold real numbers, got an array of dtype object") from error
         if array.dtype.kind not in "buif":
             raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
-        tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float64))
+        array = np.ascontiguousarray(array, dtype=np.float64)
+        tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
     if tensor.is_complex():
         raise TypeError(f"{name} must hold real numbers, got dtype {tensor.dtype}")
     tensor = tensor.to(device=device, dtype=torch.float64)

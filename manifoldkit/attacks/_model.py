@@ -156,7 +156,8 @@ class Network:
                 f"values from {low} to {high}"
             )
         sums = logits.sum(dim=1)
-        if bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), rtol=0, atol=1e-3):
+        to_one = bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), rtol=0, atol=1e-3)
+        if to_one and len(logits) > 1:  # one such row may be chance
             warnings.warn(
                 "the model returns rows that are not negative and sum to one, so probabilities; attacks expect logits "
                 "and are weak on probabilities: remove the softmax, or return its logarithm",

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from manifoldkit._arrays import Array
-from manifoldkit.attacks._input import column, read_bounds, read_images, read_labels, read_radius, read_steps
+from manifoldkit.attacks._input import column, read_bounds, read_images, read_labels, read_steps
 from manifoldkit.attacks._model import Network, as_found
 from manifoldkit.attacks.constraints import Constraint, norms
 from manifoldkit.attacks.losses import Loss, resolve
+from manifoldkit.attacks.manifold_constraint import checked, choose
 from manifoldkit.attacks.result import AttackResult
 from manifoldkit.geometry.protocol import LabelledManifold, Manifold
 
@@ -31,6 +32,7 @@ class Walk:
     """State of a batch: where each sample is, and how it left."""
 
     x: torch.Tensor  # (B, ...)
+    first: torch.Tensor  # (B,) predictions at the start
     predictions: torch.Tensor  # (B,)
     objective: torch.Tensor  # (B,)
     steps: torch.Tensor  # (B,)
@@ -60,13 +62,14 @@ def walk(
     steps: int,
     record: bool,
 ) -> Walk:
-    """Step along ``alpha * direction`` and back into the constraint, until a sample breaks, stalls or runs out of steps.
+    """Step along ``alpha * direction`` and back into the constraint until a sample breaks, stalls or has had its steps.
 
     One forward and backward pass a step; the last point costs a forward pass. Samples that are done leave the batch.
     """
     n = len(start)
     state = Walk(
         x=start.clone(),
+        first=labels.new_zeros(n),
         predictions=labels.new_zeros(n),
         objective=start.new_zeros(n),
         steps=labels.new_zeros(n),
@@ -82,6 +85,8 @@ def walk(
             predictions, objective = network.evaluate(x, goal)
         state.x[rows], state.steps[rows] = x, step
         state.predictions[rows], state.objective[rows] = predictions, objective
+        if step == 0:
+            state.first = predictions
         if record:
             state.path.append(state.x.clone())
             state.path_predictions.append(state.predictions.clone())
@@ -219,8 +224,8 @@ class Attack(ABC):
             state, before = self._attack(network, x, goal, eps, members)
             distance = None
             if self.manifold is not None:
-                here = self.manifold if members is None else self.manifold.at(members)  # type: ignore[union-attr]
-                distance = norms(state.x - here.project(state.x))  # type: ignore[union-attr]
+                here = choose(self.manifold, members)
+                distance = norms(state.x - checked(here.project(state.x), state.x, "project", tuple(x.shape)))
             return self._report(images, x, goal, state, before, distance)
 
     def _members(self, manifold_labels: Any, labels: torch.Tensor) -> torch.Tensor | None:
@@ -254,11 +259,8 @@ class Attack(ABC):
         start = constraint.start()
         if not self.random_start:
             state = walk(network, constraint, start, labels, alpha, self.steps, self.record_path)
-            if start is x and self.record_path:
-                return state, state.path_predictions[0]
-            return state, network.evaluate(x, labels)[0]
+            return state, state.first if start is x else network.evaluate(x, labels)[0]
         state = walk(network, constraint, start, labels, alpha, 0, self.record_path)
-        before = state.predictions.clone()
         state.objective.fill_(-torch.inf)
         for _ in range(self.restarts):
             rows = (state.code != SUCCESS).nonzero()[:, 0]
@@ -271,7 +273,7 @@ class Attack(ABC):
             start = constraint.random_start(generator)
             new = walk(network, constraint, start, labels[rows], alpha[pick], self.steps, self.record_path)
             state.keep_better(rows, new)
-        return state, before
+        return state, state.first
 
     def _report(
         self,
@@ -286,7 +288,8 @@ class Attack(ABC):
             """Kind and device of the images; numbers that are not integers in their dtype."""
             if isinstance(images, torch.Tensor):
                 return tensor.to(device=images.device, dtype=images.dtype if tensor.is_floating_point() else None)
-            array: Array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy()
+            tensor = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+            array: np.ndarray[Any, Any] = tensor.cpu().numpy()
             return array.astype(images.dtype, copy=False) if tensor.is_floating_point() else array
 
         change = state.x - x

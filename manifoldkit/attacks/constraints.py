@@ -6,13 +6,15 @@ PGD and on-manifold PGD differ; the loop is in :mod:`manifoldkit.attacks.base`.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 
 from manifoldkit.attacks._input import column
 
-__all__ = ["Constraint", "L2Ball", "LinfBall", "norms", "unit"]
+__all__ = ["Constraint", "L2Ball", "LinfBall", "draw", "norms", "read_norm", "shorten", "unit"]
 
 
 def norms(x: torch.Tensor) -> torch.Tensor:
@@ -94,7 +96,7 @@ class LinfBall(Constraint):
 
     def random_start(self, generator: torch.Generator) -> torch.Tensor:
         """Uniform in the cube around the image, then clipped to the bounds."""
-        return self.project(self.images + self.radius * (2 * _draw(self.images, generator, normal=False) - 1))
+        return self.project(self.images + self.radius * (2 * draw(self.images, generator, normal=False) - 1))
 
     def direction(self, x: torch.Tensor, gradient: torch.Tensor | None) -> torch.Tensor:
         assert gradient is not None
@@ -130,8 +132,8 @@ class L2Ball(Constraint):
 
     def random_start(self, generator: torch.Generator) -> torch.Tensor:
         """Uniform in the ball around the image, then clipped to the bounds."""
-        away = unit(_draw(self.images, generator, normal=True))
-        share = _draw(self.images.flatten(1)[:, 0], generator, normal=False) ** (1 / self.images[0].numel())
+        away = unit(draw(self.images, generator, normal=True))
+        share = draw(self.images.flatten(1)[:, 0], generator, normal=False) ** (1 / self.images[0].numel())
         return self.project(self.images + self.radius * column(share, self.images) * away)
 
     def direction(self, x: torch.Tensor, gradient: torch.Tensor | None) -> torch.Tensor:
@@ -155,7 +157,16 @@ def shorten(x: torch.Tensor, centre: torch.Tensor, radius: torch.Tensor) -> torc
     return torch.where(outside, centre + change * (safe / torch.where(outside, size, torch.ones_like(size))), x)
 
 
-def _draw(like: torch.Tensor, generator: torch.Generator, *, normal: bool) -> torch.Tensor:
+def draw(like: torch.Tensor, generator: torch.Generator, *, normal: bool) -> torch.Tensor:
     """Numbers in the shape of `like`, drawn where the generator lives so that devices agree."""
-    draw = torch.randn if normal else torch.rand
-    return draw(like.shape, generator=generator, device=generator.device, dtype=torch.float64).to(like)
+    sampler = torch.randn if normal else torch.rand
+    return sampler(like.shape, generator=generator, device=generator.device, dtype=torch.float64).to(like)
+
+
+def read_norm(norm: Any) -> type[LinfBall] | type[L2Ball]:
+    """The ball of a norm: "inf" (or infinity) or 2 (or "2")."""
+    if norm == "inf" or (isinstance(norm, float) and math.isinf(norm) and norm > 0):
+        return LinfBall
+    if norm == "2" or (isinstance(norm, int | float) and not isinstance(norm, bool) and norm == 2):
+        return L2Ball
+    raise ValueError(f"norm must be 'inf' or 2, got {norm!r}")

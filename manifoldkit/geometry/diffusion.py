@@ -88,8 +88,12 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         Neighbour engine.
     eigen_solver : {"auto", "lapack", "arpack"} or callable, default="auto"
         Eigen-solver; a callable takes the symmetric matrix and the number of pairs.
+    n_kernel_neighbors : int, optional
+        Keep only pairs of samples of which one is among this many nearest neighbours of the other. In many
+        dimensions all samples are about equally far from each other, and only this keeps the diffusion local;
+        `eigenvalues_` then lose their absolute scale. Default: every pair with ``delta^2 < 16 epsilon^2``.
     dense_limit : int, default=6000
-        Up to this many samples the full kernel is used, above it pairs with ``delta^2 < 16 epsilon^2``.
+        Up to this many samples distances to all of them are computed, above it to neighbours only.
     random_state : int, RandomState or None, default=0
         Start vector of ARPACK and rows of the scaling curve.
 
@@ -158,6 +162,7 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         n_tangent_neighbors: int | None = None,
         neighbors: Any = "auto",
         eigen_solver: Any = "auto",
+        n_kernel_neighbors: int | None = None,
         dense_limit: int = 6000,
         random_state: Any = 0,
     ) -> None:
@@ -174,6 +179,7 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.n_tangent_neighbors = n_tangent_neighbors
         self.neighbors = neighbors
         self.eigen_solver = eigen_solver
+        self.n_kernel_neighbors = n_kernel_neighbors
         self.dense_limit = dense_limit
         self.random_state = random_state
 
@@ -223,6 +229,7 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             shape=SHAPES[self.kernel],
             floor=sampling.floor,
             support=support,
+            gather=len(sampling.points) > self.dense_limit,
         )
         self._x_coefficients = self._coefficients(sampling.points, self.n_projection_components_)
         self._x_modes = self._modes(sampling.points, self.n_projection_components_)
@@ -232,9 +239,10 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     def _validate_samples(self, X: Any) -> Floats:
         if isinstance(X, torch.Tensor):
             X = X.detach().cpu().numpy()
-        shape = np.shape(X)
+        array = np.asarray(X)
+        shape = array.shape
         if len(shape) > 2:
-            X = np.asarray(X).reshape(shape[0], -1)
+            X = array.reshape(shape[0], -1)
         points: Floats = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         self.sample_shape_ = tuple(shape[1:])
         if not np.ptp(points, axis=0).any():
@@ -251,9 +259,13 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         _positive(self.n_components, "n_components")
         if self.n_components > n:
             raise ValueError(f"n_components={self.n_components} exceeds n_samples={n}")
-        for name in ("dimension", "n_projection_components", "n_tangent_neighbors"):
+        for name in ("dimension", "n_projection_components", "n_tangent_neighbors", "n_kernel_neighbors"):
             if getattr(self, name) is not None:
                 _positive(getattr(self, name), name, " or None")
+        if self.n_kernel_neighbors is not None and self.n_kernel_neighbors < self.n_neighbors_:
+            raise ValueError(
+                f"n_kernel_neighbors={self.n_kernel_neighbors} must not be less than n_neighbors={self.n_neighbors_}"
+            )
         if self.dimension is not None and self.dimension > n_features:
             raise ValueError(f"dimension={self.dimension} exceeds the {n_features} features of X")
         _choice(self.bandwidth, "bandwidth", ("mean", "kth"))
@@ -287,13 +299,18 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     def _kernel(self, sampling: Sampling, eps2: float) -> tuple[Any, SparseSupport | None]:
         """Kernel matrix, dense or sparse, and for the latter the candidates of new points."""
         shape, n = SHAPES[self.kernel], len(sampling.points)
-        if n <= self.dense_limit:
+        if self.n_kernel_neighbors is None and n <= self.dense_limit:
             matrix = dense_distances(sampling.points, sampling.rho)
             matrix /= eps2
             return shape(matrix), None
-        reach = CUTOFF * (shape.width or 1.0)
+        reach = CUTOFF * (shape.width or 1.0) if self.n_kernel_neighbors is None else np.inf
         sparse, length = sparse_distances(
-            sampling.points, sampling.rho, reach * eps2, sampling.search, self.n_neighbors_
+            sampling.points,
+            sampling.rho,
+            sampling.search,
+            reach=reach * eps2,
+            length=(self.n_kernel_neighbors or max(3 * self.n_neighbors_, 50)) + 1,
+            grow=self.n_kernel_neighbors is None,
         )
         logger.info("sparse kernel: %d entries a row, neighbour lists of %d", sparse.nnz // n, length)
         support = SparseSupport(sampling.search, length, sparse.indptr, sparse.indices, reach)

@@ -190,7 +190,8 @@ class Sphere(_Exact):
         mirror[:, 0] += torch.where(normal[:, 0] < 0, -1.0, 1.0)  # the sign that avoids cancellation
         mirror = mirror / torch.linalg.vector_norm(mirror, dim=1, keepdim=True)
         eye = torch.eye(self.ambient_dimension, dtype=p.dtype, device=p.device)
-        return (eye - 2 * mirror[:, :, None] * mirror[:, None, :])[:, :, 1:]
+        reflection: torch.Tensor = eye - 2 * mirror[:, :, None] * mirror[:, None, :]
+        return reflection[:, :, 1:]
 
     def eigenvalues(self, n: int) -> FloatArray:
         """First n eigenvalues of the Laplace-Beltrami operator, l(l + d - 1)/r^2, ascending with multiplicity.

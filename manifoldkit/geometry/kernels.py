@@ -114,12 +114,24 @@ def sampled_distances(points: Floats, rho: Floats, random_state: np.random.Rando
 
 
 def sparse_distances(
-    points: Floats, rho: Floats, reach: float, search: NeighborSearch, n_neighbors: int
+    points: Floats, rho: Floats, search: NeighborSearch, *, reach: float, length: int, grow: bool
 ) -> tuple[sp.csr_array, int]:
-    """Scaled squared distances of all pairs with delta^2 < `reach`, as a symmetric matrix with explicit diagonal.
+    """Scaled squared distances of near pairs, as a symmetric matrix with explicit diagonal.
 
-    Neighbour lists are lengthened until all but one in a thousand reach so far; the two lists in which a pair may
-    stand are united, never averaged, since averaging would halve pairs that only one of the two points knows of.
+    The two neighbour lists in which a pair may stand are united, never averaged, since averaging would halve
+    pairs that only one of the two points knows of.
+
+    Parameters
+    ----------
+    points : array (n, D)
+    rho : array (n,)
+    search : NeighborSearch
+    reach : float
+        Pairs with delta^2 below this are kept.
+    length : int
+        Length of the neighbour lists.
+    grow : bool
+        Lengthen the lists until all but one in a thousand reach far enough.
 
     Returns
     -------
@@ -129,11 +141,11 @@ def sparse_distances(
         Length of the neighbour lists at the end.
     """
     n = len(points)
-    length = min(n, max(3 * n_neighbors, 50))
+    length = min(n, length)
     while True:
         distances, indices = search.kneighbors(points, length)
         delta = np.asarray(distances) ** 2 / (rho[:, None] * rho[np.asarray(indices)])
-        if length == n or np.mean(delta[:, -1] < reach) < 1e-3:
+        if not grow or length == n or np.mean(delta[:, -1] < reach) < 1e-3:
             break
         length = min(n, 2 * length)
     rows = np.repeat(np.arange(n), length)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .._arrays import flatten
 from .kernels import KernelShape, bandwidth
-from .neighbors import Floats, NeighborSearch
+from .neighbors import Floats, Ints, NeighborSearch
 
 __all__ = ["FAR_MODES", "NystromLayer", "NystromRow", "SparseSupport"]
 
@@ -31,20 +31,39 @@ class SparseSupport:
 
     The candidates of a query are its nearest neighbours and the kernel row of the nearest training point. At a
     training point these are exactly the entries of its own row, so that the extension stays exact there.
+
+    Parameters
+    ----------
+    search : NeighborSearch
+    length : int
+        Length of the neighbour lists from which the kernel was made.
+    indptr, indices : arrays
+        Rows of the kernel (CSR).
+    reach : float
+        Candidates count while ``delta^2 / eps^2`` is below this, counted from the least of the row.
     """
 
     def __init__(self, search: NeighborSearch, length: int, indptr: Any, indices: Any, reach: float) -> None:
         self.search, self.length, self.reach = search, length, reach
-        self._indptr, self._indices = np.asarray(indptr), np.asarray(indices)
+        self._indptr, self._indices = np.asarray(indptr, dtype=np.int64), np.asarray(indices, dtype=np.int64)
+
+    def _rows(self, nearest: Ints) -> Ints:
+        """Kernel rows of points `nearest` (B,), padded with the point itself."""
+        start, stop = self._indptr[nearest], self._indptr[nearest + 1]
+        offset = np.arange(int((stop - start).max(initial=0)))
+        inside = offset < (stop - start)[:, None]
+        return np.where(inside, self._indices[np.where(inside, start[:, None] + offset, 0)], nearest[:, None])
+
+    def mask(self, near: Tensor, n: int) -> Tensor:
+        """Candidates as a mask (B, n), given the nearest neighbours `near` (B, length) of each query."""
+        mask = torch.zeros(len(near), n, dtype=torch.bool, device=near.device).scatter_(1, near, True)
+        rows = torch.from_numpy(self._rows(near[:, 0].cpu().numpy()))
+        return mask.scatter_(1, rows.to(near.device), True)
 
     def candidates(self, x: Floats) -> tuple[Tensor, Tensor]:
         """Indices (B, K) of the candidates, nearest first, and a mask (B, K) that is False on repeated ones."""
         near = np.asarray(self.search.kneighbors(x, self.length)[1])
-        start, stop = self._indptr[near[:, 0]], self._indptr[near[:, 0] + 1]
-        offset = np.arange(int((stop - start).max(initial=0)))
-        inside = offset < (stop - start)[:, None]
-        row = self._indices[np.where(inside, start[:, None] + offset, start[:, None])]
-        both = np.concatenate([near, np.where(inside, row, near[:, :1])], axis=1)
+        both = np.concatenate([near, self._rows(near[:, 0])], axis=1)
         order = np.argsort(both, axis=1, kind="stable")
         ranked = np.take_along_axis(both, order, axis=1)
         first = np.ones_like(ranked, dtype=bool)
@@ -83,6 +102,8 @@ class NystromRow(nn.Module):
         Number of neighbours in mode ``"knn"``.
     support : SparseSupport, optional
         Candidates of each query; all training points if missing.
+    gather : bool, default=False
+        Compute distances to the candidates only, instead of masking the others: for many training points.
     """
 
     center: Tensor
@@ -104,6 +125,7 @@ class NystromRow(nn.Module):
         floor: float,
         n_far: int = 50,
         support: SparseSupport | None = None,
+        gather: bool = False,
     ) -> None:
         super().__init__()
         center = points.mean(axis=0)
@@ -114,12 +136,13 @@ class NystromRow(nn.Module):
         self.register_buffer("rho", torch.from_numpy(rho))
         self.register_buffer("log_weights", torch.from_numpy(np.log(weights)))
         self.eps2, self.n_neighbors, self.convention = eps2, n_neighbors, convention
-        self.shape, self.floor, self.n_far, self.support = shape, floor, min(n_far, len(points)), support
+        self.shape, self.floor, self.n_far = shape, floor, min(n_far, len(points))
+        self.support, self.gather = support, gather
 
     @property
     def bytes_per_query(self) -> int:
         """Scratch memory of one row of weights, for cutting queries into chunks."""
-        gathered = 0 if self.support is None else 4 * self.support.length * self.points.shape[1]
+        gathered = 4 * self.support.length * self.points.shape[1] if self.support and self.gather else 0
         return 8 * (4 * len(self.points) + gathered + (self.n_neighbors + 1) * self.points.shape[1])
 
     def forward(self, x: Tensor, far: str = "shift") -> tuple[Tensor, Tensor | None]:
@@ -133,32 +156,36 @@ class NystromRow(nn.Module):
             The training points that the weights belong to; None stands for all of them.
         """
         x = x - self.center
-        if self.support is None:
-            index, mask = None, None
-            points, squares, rho, log_weights = self.points, self.squares, self.rho, self.log_weights
-            score = torch.addmm(squares, x, points.T, alpha=-2)  # |x - x_j|^2 less |x|^2
-            nearest = score.detach().topk(self.n_neighbors + 1, largest=False).indices
+        k, index, mask = self.n_neighbors + 1, None, None
+        if self.gather and self.support is not None:
+            candidates, distinct = self.support.candidates((x.detach() + self.center).cpu().numpy())
+            index, mask = candidates.to(x.device), distinct.to(x.device)
+            rho, log_weights = self.rho[index], self.log_weights[index]
+            score = self.squares[index] - 2 * torch.einsum("bd,bkd->bk", x, self.points[index])
+            nearest = index[:, :k]
         else:
-            candidates, mask = self.support.candidates((x.detach() + self.center).cpu().numpy())
-            index, mask = candidates.to(x.device), mask.to(x.device)
-            points, rho, log_weights = self.points[index], self.rho[index], self.log_weights[index]
-            score = self.squares[index] - 2 * torch.einsum("bd,bkd->bk", x, points)
-            nearest = index[:, : self.n_neighbors + 1]
+            rho, log_weights = self.rho, self.log_weights
+            score = torch.addmm(self.squares, x, self.points.T, alpha=-2)  # |x - x_j|^2 less |x|^2
+            length = k if self.support is None else max(k, self.support.length)
+            near = score.detach().topk(length, largest=False).indices
+            nearest = near[:, :k]
+            if self.support is not None:
+                mask = self.support.mask(near[:, : self.support.length], len(self.points))
         bandwidth_x = self.bandwidth(x, nearest)[:, None]
         if far == "plain":
             squared = (score + x.square().sum(dim=1, keepdim=True)).clamp_min(0)
         else:
-            least = score if mask is None else score.masked_fill(~mask, torch.inf)
-            squared = score - least.amin(dim=1, keepdim=True)
+            squared = score - score.amin(dim=1, keepdim=True)
         z = squared / (bandwidth_x * rho * self.eps2)
         logits = self.shape.log(z) + log_weights
-        if far == "knn":
-            beyond = score.detach().topk(self.n_far, dim=1, largest=False, sorted=False).indices
-            logits = logits + torch.full_like(logits, -torch.inf).scatter(1, beyond, 0.0)
         if mask is not None:
             assert self.support is not None
             reach = z - z.detach().amin(dim=1, keepdim=True) < self.support.reach
             logits = logits.masked_fill(~(mask & reach), -torch.inf)
+        if far == "knn":
+            ranked = score.detach() if mask is None else score.detach().masked_fill(~mask, torch.inf)
+            closest = ranked.topk(min(self.n_far, ranked.shape[1]), dim=1, largest=False, sorted=False).indices
+            logits = logits + torch.full_like(logits, -torch.inf).scatter(1, closest, 0.0)
         return torch.softmax(logits, dim=1), index
 
     def bandwidth(self, x: Tensor, nearest: Tensor) -> Tensor:

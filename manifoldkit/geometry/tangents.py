@@ -18,8 +18,9 @@ __all__ = ["TANGENT_METHODS", "leading_directions", "tangent_basis"]
 
 TANGENT_METHODS = ("sec", "pca", "smoothed")
 
-#: Ratio of the d-th to the first singular value below which directions do not span.
-DEGENERATE = 0.1
+#: Ratio of the d-th to the first singular value below which directions do not span. Fields are of unit mean
+#: length, so that a tenth tells; neighbours lie in an ellipsoid whose short axes are directions all the same.
+DEGENERATE = {"sec": 0.1, "pca": 1e-8, "smoothed": 1e-8}
 
 
 def leading_directions(vectors: Tensor, dimension: int) -> tuple[Tensor, Tensor]:
@@ -35,8 +36,14 @@ def leading_directions(vectors: Tensor, dimension: int) -> tuple[Tensor, Tensor]
     basis : Tensor (B, D, dimension)
     singular_values : Tensor (B, min(R, D)), descending
     """
-    _, values, rows = torch.linalg.svd(vectors, full_matrices=False)
-    return rows[:, :dimension].transpose(1, 2), values
+    if 4 * vectors.shape[1] > vectors.shape[2]:
+        _, values, rows = torch.linalg.svd(vectors, full_matrices=False)
+        return rows[:, :dimension].transpose(1, 2), values
+    # Few long vectors: their small Gram matrix has the same singular values, at a fraction of the cost.
+    squares, mixing = torch.linalg.eigh(vectors @ vectors.transpose(1, 2))
+    leading = mixing.flip(2)[:, :, :dimension]
+    basis = torch.linalg.qr(vectors.transpose(1, 2) @ leading).Q
+    return basis, squares.flip(1).clamp_min(0).sqrt()
 
 
 def tangent_basis(manifold: DiffusionManifold, flat: Tensor, method: str) -> Tensor:
@@ -48,8 +55,8 @@ def tangent_basis(manifold: DiffusionManifold, flat: Tensor, method: str) -> Ten
     n_vectors = max(manifold._tangent_neighbors, 3 * d + 2)
     for part in chunks(len(flat), 24 * n_vectors * flat.shape[1]):
         basis[part], values = leading_directions(directions(manifold, flat[part]), d)
-        degenerate += int((~(values[:, d - 1] > DEGENERATE * values[:, 0])).sum()) if d > 1 else 0
-        degenerate += int((~(values[:, 0] > 0)).sum())
+        spanning = (values[:, 0] > 0) & (values[:, d - 1] > DEGENERATE[method] * values[:, 0])
+        degenerate += int((~spanning).sum())
     if degenerate:
         advice = "more fields or components" if method == "sec" else "more n_tangent_neighbors"
         warnings.warn(

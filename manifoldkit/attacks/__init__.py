@@ -1,0 +1,22 @@
+"""Attacks on image classifiers, in balls and along manifolds.
+
+Construct with numbers, call with data: ``adversarial = PGD(model, eps=0.3)(images, labels)``; ``run`` gives the
+details. Everything common to them is said at :class:`Attack`.
+"""
+
+from manifoldkit.attacks._model import ProbabilitiesWarning
+from manifoldkit.attacks.base import Attack
+from manifoldkit.attacks.fgsm import FGSM
+from manifoldkit.attacks.on_manifold import OnManifoldPGD, RandomTangentWalk
+from manifoldkit.attacks.pgd import PGD
+from manifoldkit.attacks.result import AttackResult
+
+__all__ = [
+    "FGSM",
+    "PGD",
+    "Attack",
+    "AttackResult",
+    "OnManifoldPGD",
+    "ProbabilitiesWarning",
+    "RandomTangentWalk",
+]

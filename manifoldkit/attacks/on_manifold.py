@@ -1,0 +1,185 @@
+"""On-manifold projected gradient descent, and its control, a random walk on the same manifold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from manifoldkit.attacks._input import read_radius
+from manifoldkit.attacks.base import Attack
+from manifoldkit.attacks.constraints import Constraint
+from manifoldkit.attacks.losses import Loss
+from manifoldkit.attacks.manifold_constraint import ManifoldConstraint, ManifoldOptions, RandomTangentConstraint
+from manifoldkit.geometry.protocol import LabelledManifold, Manifold
+
+__all__ = ["OnManifoldPGD", "RandomTangentWalk"]
+
+
+class OnManifoldPGD(Attack):
+    r"""Projected gradient descent along a manifold, to find realistic inputs that a network gets wrong.
+
+    .. math:: x_0 \leftarrow \operatorname{project}(x_0), \qquad g_t = T T^\top \nabla_x L(f(x_t), y), \qquad
+              x_{t+1} = N(x_t + \alpha\, g_t / |g_t|)
+
+    with T an orthonormal tangent basis and N the way back onto the manifold. The walk of a sample ends when its
+    prediction changes ("success"), when the gradient has no tangent part or a step changes nothing ("stalled"), or
+    after `steps` ("max_steps"). ``steps=0`` shows what the projection alone does: success is where it flips.
+
+    Learned projections drift: iterating them slides points along the manifold towards a few attracting ones. With
+    ``projection="full"``, `alpha` has to exceed that tangential drift, or the walk stands still for ever though its
+    status is "max_steps". If success is low, raise `alpha` or use ``projection="normal"``, which has no drift. A
+    tenth of the radius of curvature is a good first `alpha`. Run :class:`RandomTangentWalk` with the same
+    arguments beside every attack: what it breaks is not the doing of the gradient.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Maps images (B, ...) to logits (B, K).
+    manifold : Manifold or LabelledManifold
+        Where to walk; of a labelled family (an atlas), each sample walks on the member for its label.
+    alpha : float or array of shape (B,), default=0.1
+        Step length in the units of the images; with ``normalize=False`` the factor of the gradient.
+    steps : int, default=50
+        Most steps of each walk; 0 projects only.
+    loss : {"ce", "margin"} or callable, default="ce"
+        Cross entropy, logit margin, or a function (logits, labels) -> (B,).
+    targeted : bool, default=False
+        Walk towards the labels given instead of away from them.
+    normalize : bool, default=True
+        Divide the tangent gradient by its length.
+    tangent : {"fixed", "refresh"}, default="fixed"
+        Keep the tangent basis of the start, as the source does, or compute it anew at each step.
+    projection : {"full", "normal"}, default="full"
+        ``N(y) = project(y)``, or the normal part of that move alone, ``y + (I - T_y T_y^T)(project(y) - y)``.
+    residual : {"drop", "carry"}, default="drop"
+        Walk on the manifold, or on its copy through the image: "carry" adds x0 - project(x0) to every point, so
+        that the walk starts exactly at the image and keeps the detail that the manifold has not.
+    bounds : (low, high) or None, default=(0, 1)
+        Range of valid image entries; points are clipped to it after each projection.
+    eps : float or array of shape (B,), optional
+        Largest L2 distance from the start of the walk; no limit by default.
+    record_path : bool, default=False
+        Keep the images of every step.
+    generator : torch.Generator, optional
+        Source of random numbers (of the random walk only); None is a fresh one.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type, or the manifold does not return tensors for tensors.
+    ValueError
+        If a number or an option is out of range, or the manifold returns NaN or another shape.
+
+    References
+    ----------
+    .. [1] "On-manifold projected gradient descent", Algorithm 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from manifoldkit.geometry.exact import Circle
+    >>> model = torch.nn.Linear(2, 2, bias=False)  # class 0 is x > y
+    >>> _ = model.weight.data.copy_(torch.eye(2))
+    >>> attack = OnManifoldPGD(model, Circle(), alpha=0.1, tangent="refresh", bounds=None)
+    >>> result = attack.run(torch.tensor([[1.2, 0.0]]), torch.tensor([0]))
+    >>> result.status.item(), result.steps_taken.item()
+    ('success', 8)
+    >>> abs(result.adversarial.norm().item() - 1) < 1e-6
+    True
+    """
+
+    manifold: Manifold | LabelledManifold
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        manifold: Manifold | LabelledManifold,
+        alpha: Any = 0.1,
+        steps: int = 50,
+        *,
+        loss: str | Loss = "ce",
+        targeted: bool = False,
+        normalize: bool = True,
+        tangent: str = "fixed",
+        projection: str = "full",
+        residual: str = "drop",
+        bounds: tuple[float, float] | None = (0, 1),
+        eps: Any = None,
+        record_path: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        if manifold is None:
+            raise TypeError("manifold must have project and tangent_basis, or at(labels), got None")
+        super().__init__(
+            model,
+            steps=steps,
+            loss=loss,
+            targeted=targeted,
+            bounds=bounds,
+            manifold=manifold,
+            record_path=record_path,
+            generator=generator,
+        )
+        self.alpha = read_radius(alpha, "alpha")
+        self.eps = None if eps is None else read_radius(eps, "eps")
+        self.normalize = bool(normalize)
+        self.tangent = _one_of(tangent, "tangent", ("fixed", "refresh"))
+        self.projection = _one_of(projection, "projection", ("full", "normal"))
+        self.residual = _one_of(residual, "residual", ("drop", "carry"))
+
+    def _options(self) -> ManifoldOptions:
+        return ManifoldOptions(
+            normalize=self.normalize,
+            refresh=self.tangent == "refresh",
+            normal_only=self.projection == "normal",
+            carry=self.residual == "carry",
+            bounds=self.bounds,
+        )
+
+    def _bind(
+        self,
+        images: torch.Tensor,
+        eps: torch.Tensor | None,
+        manifold_labels: torch.Tensor | None,
+        generator: torch.Generator,
+    ) -> Constraint:
+        return ManifoldConstraint(images, self.manifold, manifold_labels, self._options(), eps)
+
+    def _step_sizes(self, n: int, eps: torch.Tensor | None) -> torch.Tensor:
+        return self.alpha if self.alpha.ndim else self.alpha.expand(n)
+
+
+class RandomTangentWalk(OnManifoldPGD):
+    """The control of :class:`OnManifoldPGD`: the same walk with random tangent directions instead of gradients.
+
+    What this walk breaks is due to moving on the manifold (and to its projection), not to the gradient. Takes the
+    arguments of :class:`OnManifoldPGD`; every step draws ``T c``, c standard normal, for each sample from
+    `generator`. The loss is only evaluated, and the model needs no gradient.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from manifoldkit.geometry.exact import Circle
+    >>> model = torch.nn.Linear(2, 2)
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> walk = RandomTangentWalk(model, Circle(), alpha=0.1, steps=5, bounds=None, generator=generator)
+    >>> adversarial = walk(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
+    >>> abs(adversarial.norm().item() - 1) < 1e-6
+    True
+    """
+
+    def _bind(
+        self,
+        images: torch.Tensor,
+        eps: torch.Tensor | None,
+        manifold_labels: torch.Tensor | None,
+        generator: torch.Generator,
+    ) -> Constraint:
+        return RandomTangentConstraint(images, self.manifold, manifold_labels, self._options(), eps, generator)
+
+
+def _one_of(value: str, name: str, options: tuple[str, ...]) -> str:
+    if value not in options:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
+    return value

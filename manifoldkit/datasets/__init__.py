@@ -1,0 +1,35 @@
+"""Data whose geometry is known, and images to try the methods on.
+
+The ``make_*`` functions sample manifolds with exact tangent spaces, which makes them the oracles of tests and
+demos; the ``load_*`` functions read MNIST and Fashion-MNIST from disk, or download them once.
+
+Examples
+--------
+>>> from manifoldkit.datasets import make_circle
+>>> sample = make_circle(100, grid=True)
+>>> sample.points.shape, sample.tangents.shape
+((100, 2), (100, 2, 1))
+"""
+
+from __future__ import annotations
+
+from ._sample import ManifoldSample
+from .curves import make_circle, make_noisy_circle
+from .digits import RenderedImages, make_rotated_digit, render_digit
+from .mnist import ImageDataset, load_fashion_mnist, load_mnist
+from .surfaces import make_sphere, make_swiss_roll, make_torus
+
+__all__ = [
+    "ImageDataset",
+    "ManifoldSample",
+    "RenderedImages",
+    "load_fashion_mnist",
+    "load_mnist",
+    "make_circle",
+    "make_noisy_circle",
+    "make_rotated_digit",
+    "make_sphere",
+    "make_swiss_roll",
+    "make_torus",
+    "render_digit",
+]

@@ -1,0 +1,75 @@
+"""What a user meets first: light imports, complete lists of public names, documented methods, one version."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import inspect
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import manifoldkit
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ["manifoldkit"] + [
+    module.name for module in pkgutil.walk_packages(manifoldkit.__path__, "manifoldkit.") if module.ispkg
+]
+MODULES = PACKAGES + [
+    module.name
+    for module in pkgutil.walk_packages(manifoldkit.__path__, "manifoldkit.")
+    if not module.ispkg and not module.name.endswith("__main__")
+]
+
+
+def test_version_is_that_of_the_metadata():
+    assert manifoldkit.__version__ == importlib.metadata.version("manifoldkit")
+    assert f'\nversion = "{manifoldkit.__version__}"\n' in (ROOT / "pyproject.toml").read_text()
+    assert f"\nversion: {manifoldkit.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## [{manifoldkit.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_type_information_is_shipped():
+    assert Path(manifoldkit.__file__).with_name("py.typed").is_file()
+
+
+def test_imports_are_light():
+    """The engine that compiles, the downloader and the other extras are imported when first used."""
+    late = ["pykeops", "keopscore", "pooch", "faiss", "sphinx", "pytest"]
+    code = (
+        "import importlib, sys\n"
+        f"for name in {MODULES!r}: importlib.import_module(name)\n"
+        f"print([name for name in {late!r} if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_public_names_exist_and_are_documented(name):
+    module = importlib.import_module(name)
+    public = getattr(module, "__all__", [])
+    assert len(set(public)) == len(public)
+    for entry in public:
+        thing = getattr(module, entry)
+        if not callable(thing) or not getattr(thing, "__module__", "").startswith("manifoldkit"):
+            continue
+        assert inspect.getdoc(thing), f"{name}.{entry} has no docstring"
+        if inspect.isclass(thing):
+            own = {
+                key: value
+                for base in thing.__mro__
+                if base.__module__.startswith("manifoldkit")
+                for key, value in vars(base).items()
+            }
+            for key, value in own.items():
+                if not key.startswith("_") and (inspect.isfunction(value) or isinstance(value, property)):
+                    assert inspect.getdoc(getattr(thing, key)), f"{name}.{entry}.{key} has no docstring"
+
+
+@pytest.mark.parametrize("name", ["manifoldkit.datasets", "manifoldkit.geometry", "manifoldkit.attacks"])
+def test_packages_list_their_public_names(name):
+    assert importlib.import_module(name).__all__
