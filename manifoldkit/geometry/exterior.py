@@ -32,7 +32,7 @@ __all__ = ["ExteriorCalculus"]
 LEAST_THETA = 1e-8
 
 
-class ExteriorCalculus(BaseEstimator):  # type: ignore[misc]
+class ExteriorCalculus(BaseEstimator):
     r"""Smooth vector fields on a learned manifold, ordered by their Hodge energy.
 
     The generalised eigenproblem :math:`E a = \eta\, G a` over 1-forms has eigenvalues :math:`\eta` of the Hodge
@@ -46,7 +46,7 @@ class ExteriorCalculus(BaseEstimator):  # type: ignore[misc]
         M: functions that build the frame. Default: 9 in one dimension, 16 to 21 above, cut at the clearest gap
         of the spectrum, since a multiplet cut in two gives spurious fields.
     n_products : int, optional
-        N0 >= 2.5 M: functions in which products are expanded. With N0 = M the energies are wrong.
+        N0, better 2.5 M or more: functions in which products are expanded. With N0 = M the energies are wrong.
     n_coordinates : int, optional
         Modes of the coordinate functions that are differentiated; default `n_products`. Fewer filter noise.
     frame : {"antisymmetric", "plain"}, default="antisymmetric"
@@ -153,9 +153,9 @@ class ExteriorCalculus(BaseEstimator):  # type: ignore[misc]
                     f"{name}={value} must lie between {least} and the manifold's n_components_={len(xi)}: "
                     "fit the manifold with more components, or ask for fewer here"
                 )
-        if n0 < 2.5 * m:
+        if n0 < 2 * m:
             warnings.warn(
-                f"n_products={n0} is less than 2.5 * n_functions={m}: energies may be far off",
+                f"n_products={n0} is less than twice n_functions={m}: energies may be far off",
                 ScaleWarning,
                 stacklevel=3,
             )

@@ -1,4 +1,4 @@
-r"""The conformally invariant diffusion maps (CIDM) kernel: bandwidths, scaled distances, and the global scale.
+r"""The conformally invariant diffusion maps (CIDM) kernel: bandwidths and scaled distances.
 
 .. math::
     \delta^2(x, y) = \frac{|x - y|^2}{\rho(x) \rho(y)}, \qquad K_{ij} = h(\delta^2_{ij} / \varepsilon^2)
@@ -16,12 +16,10 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-from scipy.spatial.distance import cdist
-from scipy.special import gammaln
 
 from .neighbors import Floats, Ints, NeighborSearch
 
-__all__ = ["SHAPES", "KernelShape", "bandwidth", "dense_distances", "scaling_dimension", "sparse_distances"]
+__all__ = ["CUTOFF", "SHAPES", "KernelShape", "bandwidth", "dense_distances", "neighbor_deltas", "sparse_distances"]
 
 #: Pairs with delta^2 / eps^2 above this are left out of sparse kernels: exp(-16) = 1e-7 of the diagonal.
 CUTOFF = 16.0
@@ -87,12 +85,6 @@ def bandwidth(distances: Any, convention: str) -> Any:
     return distances[:, 1:].mean(-1) if convention == "mean" else distances[:, -1]
 
 
-def neighbor_moment(k: int, dimension: float, convention: str) -> float:
-    r""":math:`a_k` in :math:`E \rho = a_k (n V_d q)^{-1/d}` for Poisson samples: Gamma(k + 1/d) / Gamma(k)."""
-    ranks = np.arange(1, k + 1) if convention == "mean" else np.array([k])
-    return float(np.exp(gammaln(ranks + 1 / dimension) - gammaln(ranks)).mean())
-
-
 def dense_distances(points: Floats, rho: Floats) -> Floats:
     """Scaled squared distances delta^2 (n, n) between all training points, exactly symmetric with zero diagonal."""
     centred = torch.from_numpy(points - points.mean(axis=0))
@@ -103,14 +95,6 @@ def dense_distances(points: Floats, rho: Floats) -> Floats:
     scale = torch.from_numpy(rho)
     result: Floats = squared.div_(scale[:, None]).div_(scale[None, :]).numpy()
     return result
-
-
-def sampled_distances(points: Floats, rho: Floats, random_state: np.random.RandomState) -> Floats:
-    """Some rows of delta^2, at most a million entries, for estimates of the kernel sum."""
-    n = len(points)
-    rows = random_state.permutation(n)[: min(n, max(32, 10**6 // n))]
-    squared: Floats = cdist(points[rows], points, "sqeuclidean")
-    return squared / (rho[rows, None] * rho)
 
 
 def sparse_distances(
@@ -160,40 +144,6 @@ def sparse_distances(
     matrix = sp.csr_array((entries, places), shape=(n, n))
     matrix.sort_indices()
     return matrix, length
-
-
-def scaling_dimension(delta: Floats, eps2: Floats | float, shape: KernelShape) -> Floats:
-    r"""Slope :math:`T = d \log S / d \log \varepsilon` of the kernel sum, which is the dimension on its plateau.
-
-    For ``h = exp(-z / s)`` it is :math:`2 \langle \delta^2 / (s \varepsilon^2) \rangle`, the mean taken with the
-    kernel as weight.
-
-    Parameters
-    ----------
-    delta : array of scaled squared distances, any shape
-    eps2 : float or array (q,)
-        Squared global bandwidths.
-    shape : KernelShape
-        The indicator has no derivative; its slope is that of the Gaussian of the same scale.
-
-    Returns
-    -------
-    array (q,)
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> line = np.arange(-500, 501.0) ** 2
-    >>> scaling_dimension(line, 100.0, SHAPES["exp(-z)"]).round(6)
-    array([1.])
-    """
-    flat = np.sort(np.ravel(delta))
-    slopes = []
-    for scale in np.atleast_1d(eps2) * (shape.width or 1.0):
-        z = flat[: np.searchsorted(flat, 40 * scale)] / scale
-        weight = np.exp(-z)
-        slopes.append(2 * np.dot(weight, z) / weight.sum())
-    return np.array(slopes)
 
 
 def neighbor_deltas(rho: Floats, distances: Floats, indices: Ints) -> Floats:

@@ -11,7 +11,7 @@ the manifold. Everything here is plain torch, so that autograd gives the exact d
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -241,5 +241,6 @@ class NystromLayer(nn.Module):
 
     def extra_repr(self) -> str:
         """Sizes shown by ``print(layer)``."""
-        n, q = cast("tuple[int, int]", tuple(self.coefficients.shape))
-        return f"n_points={n}, in_shape={self.in_shape}, out_shape={self.out_shape}, far={self.far!r}"
+        return (
+            f"n_points={len(self.coefficients)}, in_shape={self.in_shape}, out_shape={self.out_shape}, far={self.far!r}"
+        )

@@ -1,0 +1,1 @@
+"""Sums over all training points, with one function in front of the engines."""
