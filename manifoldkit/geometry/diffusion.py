@@ -13,7 +13,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._arrays import as_array, as_tensor, chunks, flatten, like
-from ..exceptions import DisconnectedGraphWarning, MedialAxisWarning, ScaleWarning, SpectrumTruncatedWarning
+from ..exceptions import MedialAxisWarning
+from ._diagnostics import warn_of_spectrum
 from ._parameters import check_parameters, choice, positive
 from .exterior import ExteriorCalculus
 from .kernels import CUTOFF, SHAPES, dense_distances, sparse_distances
@@ -22,7 +23,7 @@ from .neighbors import Floats
 from .nystrom import FAR_MODES, NystromLayer, NystromRow, SparseSupport
 from .sampling import Sampling, sample_neighborhoods
 from .scale import choose_scale, unit_area
-from .spectrum import diffusion_spectrum, laplacian_eigenvalues
+from .spectrum import Spectrum, diffusion_spectrum, laplacian_eigenvalues
 from .tangents import TANGENT_METHODS, tangent_basis
 
 __all__ = ["DiffusionManifold"]
@@ -131,7 +132,7 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     >>> t = 2 * np.pi * np.arange(400) / 400
     >>> X = np.column_stack([np.cos(t), np.sin(t)])
     >>> m = DiffusionManifold(n_components=9).fit(X)
-    >>> (m.eigenvalues_[:5] / m.eigenvalues_[1]).round(1) + 0.0
+    >>> (m.eigenvalues_[:5] / m.eigenvalues_[1]).round(1)
     array([0., 1., 1., 4., 4.])
     >>> m.project([[0.0, 1.2]]).round(3) + 0.0
     array([[0., 1.]])
@@ -266,23 +267,9 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         sparse.data = shape(sparse.data / eps2)
         return sparse, support
 
-    def _set_spectrum(self, spectrum: Any, sampling: Sampling, eps2: float) -> None:
+    def _set_spectrum(self, spectrum: Spectrum, sampling: Sampling, eps2: float) -> None:
         markov = spectrum.markov
         usable = int(np.sum(np.cumprod(markov >= LEAST_MARKOV)))
-        if usable < len(markov):
-            warnings.warn(
-                f"only {usable} of n_components={self.n_components} have a Markov eigenvalue above {LEAST_MARKOV}: "
-                "the others are dropped. Ask for fewer, or use more samples, fewer neighbours or a smaller epsilon",
-                SpectrumTruncatedWarning,
-                stacklevel=3,
-            )
-        if len(markov) > 1 and markov[1] < 0.5:
-            warnings.warn(
-                f"epsilon={self.epsilon_:.3g} is so large that the first Markov eigenvalue is {markov[1]:.2g}: "
-                "eigenvalues carry a bias, use epsilon='knn' or fewer neighbours",
-                ScaleWarning,
-                stacklevel=3,
-            )
         self.n_components_ = self._n_features_out = usable
         self.markov_eigenvalues_ = markov[:usable]
         self._functions, self._measure = spectrum.functions[:, :usable], spectrum.measure
@@ -295,13 +282,7 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.n_projection_components_ = max(1, min(wanted, usable))
         pieces = sampling.n_pieces()
         self.n_connected_components_ = min(pieces, max(1, int(np.sum(markov > 1 - 1e-6))))
-        if pieces > 1:
-            warnings.warn(
-                f"the graph of {self.n_neighbors_} nearest neighbours has {pieces} pieces, of which the kernel leaves "
-                f"{self.n_connected_components_} apart: fit each piece alone (ManifoldAtlas) or use more neighbours",
-                DisconnectedGraphWarning,
-                stacklevel=3,
-            )
+        warn_of_spectrum(self, markov, LEAST_MARKOV, pieces)
 
     # ------------------------------------------------ coefficients of functions
 
