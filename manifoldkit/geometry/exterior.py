@@ -140,8 +140,10 @@ class ExteriorCalculus(BaseEstimator):
         if not 0 < self.tol < 1:
             raise ValueError(f"tol must lie between 0 and 1, got {self.tol!r}")
         one_dimensional = self.manifold.tangent_dimension_ == 1
-        m = self.n_functions or _cut_at_gap(xi, *((8, 10) if one_dimensional else (14, 22)))
-        n0 = self.n_products or _cut_at_gap(xi, *((20, 24) if one_dimensional else (3 * m, 5 * m)))
+        half = max(2, len(xi) // 2)  # few components: keep twice as many for the products
+        low, high = (8, 10) if one_dimensional else (14, 22)
+        m = self.n_functions or _cut_at_gap(xi, min(low, half), min(high, half))
+        n0 = self.n_products or _cut_at_gap(xi, *((20, 24) if one_dimensional else (4 * m, 5 * m)))
         coordinates = self.n_coordinates or n0
         for name, value, least in (
             ("n_functions", m, 2),

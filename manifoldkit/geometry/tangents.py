@@ -58,10 +58,10 @@ def tangent_basis(manifold: DiffusionManifold, flat: Tensor, method: str) -> Ten
         spanning = (values[:, 0] > 0) & (values[:, d - 1] > DEGENERATE[method] * values[:, 0])
         degenerate += int((~spanning).sum())
     if degenerate:
-        advice = "more fields or components" if method == "sec" else "more n_tangent_neighbors"
+        advice = "stay away from edges, or use method='pca'" if method == "sec" else "ask for more n_tangent_neighbors"
         warnings.warn(
             f"method {method!r} does not span {d} tangent directions at {degenerate} of {len(flat)} points: "
-            f"ask for {advice}, or a lower dimension",
+            f"{advice}, or ask for a lower dimension",
             DegenerateTangentWarning,
             stacklevel=3,
         )

@@ -1,0 +1,152 @@
+"""The classes that a network sees over two parameters of its input."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import BoundaryNorm, ListedColormap, to_rgb
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from .._arrays import as_array
+from ._input import Floats, axes_or_new, class_array, matrix
+from ._style import PALETTE, outline
+from .embedding import draw_path
+
+__all__ = ["plot_decision_map"]
+
+
+def plot_decision_map(
+    predict: Any,
+    x: Any,
+    y: Any,
+    *,
+    path: Any = None,
+    true_class: int | None = None,
+    class_names: Sequence[str] | None = None,
+    xlabel: str = "$x$",
+    ylabel: str = "$y$",
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the predicted class over a grid of two parameters, with a path across.
+
+    Regions carry the name of their class at their widest place, so that the colours need no legend.
+
+    Parameters
+    ----------
+    predict : int array or Tensor (len(y), len(x)), or callable
+        The class at each point of the grid; or a function from points (n, 2) of parameters (x, y) to classes (n,).
+    x, y : array or Tensor (n,)
+        Values of the two parameters, ascending.
+    path : array or Tensor (T, 2), optional
+        Parameters along a walk, with start and end marked.
+    true_class : int, optional
+        The right class; its region is drawn almost white, so that colour means error.
+    class_names : sequence of str, optional
+        Default: the numbers of the classes.
+    xlabel, ylabel : str
+    ax : Axes, optional
+        Where to draw; default: a new figure.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit together, or `x` or `y` does not ascend.
+
+    Examples
+    --------
+    >>> import matplotlib
+    >>> matplotlib.use("Agg")
+    >>> import numpy as np
+    >>> from manifoldkit.plotting import plot_decision_map
+    >>> angles, scales = np.linspace(-90, 90, 19), np.linspace(0.5, 1.5, 11)
+    >>> ax = plot_decision_map(lambda p: np.where(p[:, 0] > 0, 9, 6), angles, scales, true_class=6)
+    >>> sorted(text.get_text() for text in ax.texts)
+    ['6', '9']
+    """
+    xs, ys = _ticks(x, "x"), _ticks(y, "y")
+    classes = _classes(predict, xs, ys)
+    track = None if path is None else matrix(path, "path", (2,))
+    present = np.unique(classes)
+    if class_names is not None and (present.min() < 0 or present.max() >= len(class_names)):
+        raise ValueError(f"class_names must name all classes up to {present.max()}, got {len(class_names)} names")
+    ax = axes_or_new(ax)
+    colors = [(0.97, 0.97, 0.97) if value == true_class else _pale(PALETTE[value % len(PALETTE)]) for value in present]
+    ax.pcolormesh(
+        xs, ys, np.searchsorted(present, classes), shading="nearest", cmap=ListedColormap(colors),
+        norm=BoundaryNorm(np.arange(len(present) + 1) - 0.5, len(present)), rasterized=True,
+    )  # fmt: skip
+    ax.set_xlim(*_edges(xs))
+    ax.set_ylim(*_edges(ys))
+    taken = np.zeros(classes.shape, dtype=bool) if track is None else _near_path(track, xs, ys)
+    for value in present:
+        name = str(value) if class_names is None else class_names[value]
+        for i, j in _widest_places(classes == value, taken):
+            ax.text(xs[j], ys[i], name, ha="center", va="center", weight="bold", path_effects=outline(), zorder=4)
+    if track is not None:
+        draw_path(ax, track)
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    return ax
+
+
+def _classes(predict: Any | Callable[[Floats], Any], x: Floats, y: Floats) -> NDArray[np.int64]:
+    shape = (len(y), len(x))
+    if not callable(predict):
+        return class_array(predict, "predict", shape)
+    points = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    return class_array(predict(points), "predict(points)", (len(points),)).reshape(shape)
+
+
+def _ticks(values: Any, name: str) -> Floats:
+    ticks = as_array(values, name)
+    if ticks.ndim != 1 or len(ticks) < 2 or (np.diff(ticks) <= 0).any():
+        raise ValueError(f"{name} must be an ascending vector of at least two values, got shape {ticks.shape}")
+    return ticks
+
+
+def _edges(ticks: Floats) -> tuple[float, float]:
+    """Outer edges of the cells whose centres are the ticks."""
+    return float(1.5 * ticks[0] - 0.5 * ticks[1]), float(1.5 * ticks[-1] - 0.5 * ticks[-2])
+
+
+def _pale(color: str) -> tuple[float, float, float]:
+    red, green, blue = (0.4 + 0.6 * channel for channel in to_rgb(color))
+    return red, green, blue
+
+
+def _near_path(path: Floats, x: Floats, y: Floats) -> NDArray[np.bool_]:
+    """Cells within 6 % of the width of the map of the path, where names would be in the way."""
+    dense = np.concatenate([np.linspace(a, b, 50) for a, b in itertools.pairwise(path)] or [path])
+    crossed = np.zeros((len(y), len(x)), dtype=bool)
+    crossed[np.abs(y[:, None] - dense[:, 1]).argmin(axis=0), np.abs(x[:, None] - dense[:, 0]).argmin(axis=0)] = True
+    shape = crossed.shape
+    distance = ndimage.distance_transform_edt(~crossed, sampling=[1 / shape[0], 1 / shape[1]])
+    near: NDArray[np.bool_] = np.asarray(distance) < 0.06
+    return near
+
+
+def _widest_places(region: NDArray[np.bool_], taken: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Cells deepest inside the connected parts of a region; parts below 1 % of the map count only if largest."""
+    parts, count = ndimage.label(region)
+    sizes = np.bincount(parts.ravel())[1:]
+    places = []
+    for part in range(1, count + 1):
+        if sizes[part - 1] < 0.01 * region.size and sizes[part - 1] < sizes.max():
+            continue
+        inside = parts == part
+        free = inside & ~taken
+        # Zeros around the map keep names off its rim.
+        depth = ndimage.distance_transform_edt(np.pad(free if free.any() else inside, 1))[1:-1, 1:-1]
+        deepest = np.argwhere(depth >= depth.max() - 1e-9)
+        i, j = deepest[np.square(deepest - deepest.mean(axis=0)).sum(axis=1).argmin()]
+        places.append((int(i), int(j)))
+    return places
