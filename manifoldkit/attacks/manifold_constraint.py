@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import cast
 
@@ -9,6 +10,7 @@ import torch
 
 from manifoldkit.attacks._input import column
 from manifoldkit.attacks.constraints import Constraint, draw, norms, shorten, unit
+from manifoldkit.exceptions import MedialAxisWarning
 from manifoldkit.geometry.protocol import LabelledManifold, Manifold
 
 __all__ = ["ManifoldConstraint", "ManifoldOptions", "RandomTangentConstraint", "checked", "choose"]
@@ -117,7 +119,9 @@ class ManifoldConstraint(Constraint):
         return x if self.options.bounds is None else x.clamp(*self.options.bounds)
 
     def _call_project(self, x: torch.Tensor) -> torch.Tensor:
-        return checked(self.here.project(x), x, "project", tuple(x.shape))
+        with warnings.catch_warnings():  # a walk may cross the medial axis; the result's distance tells where it ended
+            warnings.simplefilter("ignore", MedialAxisWarning)
+            return checked(self.here.project(x), x, "project", tuple(x.shape))
 
     def _call_tangents(self, x: torch.Tensor) -> torch.Tensor:
         return checked(self.here.tangent_basis(x), x, "tangent_basis", (len(x), x[0].numel(), None))

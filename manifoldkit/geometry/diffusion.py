@@ -231,7 +231,7 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self._x_coefficients = self._coefficients(sampling.points, self.n_projection_components_)
         self._x_modes = self._modes(sampling.points, self.n_projection_components_)
         self._exterior: ExteriorCalculus | None = None
-        self._smoothed: torch.Tensor | None = None
+        self._smoothed: tuple[torch.Tensor, torch.Tensor] | None = None
         return self
 
     def _validate_samples(self, X: Any) -> Floats:
@@ -495,10 +495,12 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return min(len(self._sampling.points), max(wanted, self.tangent_dimension_ + 1))
 
     @property
-    def _smoothed_points(self) -> torch.Tensor:
-        """Truncated series of the coordinates at the training points (u, D), computed once."""
+    def _smoothed_points(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Truncated series of the coordinates at the training points (u, r), in an orthonormal frame (D, r)."""
         if self._smoothed is None:
-            self._smoothed = torch.from_numpy(self._functions[:, : self.n_projection_components_]) @ self._x_modes
+            frame, mixing = torch.linalg.qr(self._x_modes.T)
+            functions = torch.from_numpy(self._functions[:, : self.n_projection_components_])
+            self._smoothed = functions @ mixing.T, frame
         return self._smoothed
 
     def to_module(self, far: str | None = None) -> NystromLayer:

@@ -30,6 +30,8 @@ __all__ = ["ExteriorCalculus"]
 
 #: Generalised eigenvalues theta = 1 / (1 + energy) below this are spurious.
 LEAST_THETA = 1e-8
+#: Ratio of neighbouring eigenvalues that separates multiplets.
+CLEAR_JUMP = 1.05
 
 
 class ExteriorCalculus(BaseEstimator):
@@ -237,14 +239,12 @@ def _product_rule(first: Floats, second: Floats, third: Floats) -> Floats:
 
 
 def _cut_at_gap(xi: Floats, low: int, high: int) -> int:
-    """Count in [low, high] after which the spectrum makes its largest relative jump."""
-    high = min(high, len(xi))
-    low = min(low, high)
-    counts = np.arange(low, high + 1)
-    counts = counts[counts < len(xi)]
-    if len(counts) == 0:
+    """Count in [low, high] after which the spectrum makes its largest relative jump; all if none is seen."""
+    counts = np.arange(min(low, len(xi)), min(high, len(xi) - 1) + 1)
+    jumps = xi[counts] / np.maximum(xi[counts - 1], 1e-3 * xi[1]) if len(counts) else np.array([])
+    if len(xi) <= high and not (jumps > CLEAR_JUMP).any():
         return len(xi)
-    return int(counts[np.argmax(xi[counts] / np.maximum(xi[counts - 1], xi[1] * 1e-3))])
+    return int(counts[jumps.argmax()])
 
 
 def _forms(c: Floats, g: Floats, xi: Floats, pairs: tuple[Any, Any], antisymmetric: bool) -> tuple[Floats, Floats]:

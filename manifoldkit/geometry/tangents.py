@@ -50,11 +50,14 @@ def tangent_basis(manifold: DiffusionManifold, flat: Tensor, method: str) -> Ten
     """Basis (B, D, d) at `flat` (B, D) by one of `TANGENT_METHODS` (see `DiffusionManifold.tangent_basis`)."""
     d = manifold.tangent_dimension_
     directions = {"sec": _field_directions, "pca": _neighbor_directions, "smoothed": _smoothed_directions}[method]
+    # Smoothed points lie in the span of few modes: their directions are found there, and carried to D dimensions.
+    frame = manifold._smoothed_points[1].to(flat) if method == "smoothed" else None
     basis = flat.new_empty(len(flat), flat.shape[1], d)
     degenerate = 0
     n_vectors = max(manifold._tangent_neighbors, 3 * d + 2)
     for part in chunks(len(flat), 24 * n_vectors * flat.shape[1]):
-        basis[part], values = leading_directions(directions(manifold, flat[part]), d)
+        found, values = leading_directions(directions(manifold, flat[part]), d)
+        basis[part] = found if frame is None else frame @ found
         spanning = (values[:, 0] > 0) & (values[:, d - 1] > DEGENERATE[method] * values[:, 0])
         degenerate += int((~spanning).sum())
     if degenerate:
@@ -84,11 +87,11 @@ def _neighbor_directions(manifold: DiffusionManifold, flat: Tensor) -> Tensor:
 
 
 def _smoothed_directions(manifold: DiffusionManifold, flat: Tensor) -> Tensor:
-    """Projections of the training points of largest weight, less their weighted mean, times root weight."""
+    """Projections of the training points of largest weight, less their weighted mean, times root weight (B, k, r)."""
     manifold._map.to(flat.device)
     with torch.no_grad():
         weights, index = manifold._map(flat, manifold.far)
     weights, top = weights.topk(min(manifold._tangent_neighbors, weights.shape[1]), dim=1)
     weights = (weights / weights.sum(dim=1, keepdim=True))[:, :, None]
-    near = manifold._smoothed_points.to(flat)[top if index is None else index.gather(1, top)]
+    near = manifold._smoothed_points[0].to(flat)[top if index is None else index.gather(1, top)]
     return weights.sqrt() * (near - (weights * near).sum(dim=1, keepdim=True))

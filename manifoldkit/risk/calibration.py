@@ -18,10 +18,10 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class DistanceCalibration(BaseEstimator):
-    """Tell whether points are as near to a manifold as real data are.
+    r"""Tell whether points are as near to a manifold as real data are.
 
     A distance to the manifold means nothing by itself: real images have noise and detail that the manifold does
-    not follow. Here the distance :math:`|x - \\mathrm{project}(x)|` is compared with the distances of held-out
+    not follow. Here the distance :math:`|x - \mathrm{project}(x)|` is compared with the distances of held-out
     real samples, on a `LabelledManifold` with those of the same label: a quantile of 0.5 is the distance of a
     typical real sample, and above 0.95 only one real sample in twenty is as far away.
 
