@@ -31,7 +31,7 @@ def warn_of_spectrum(estimator: Any, markov: Floats, least: float, pieces: int) 
             ScaleWarning,
             stacklevel=4,
         )
-    if pieces > 1:
+    if estimator.n_connected_components_ > 1:
         warnings.warn(
             f"the graph of {estimator.n_neighbors_} nearest neighbours has {pieces} pieces, of which the kernel leaves "
             f"{estimator.n_connected_components_} apart: fit each piece alone (ManifoldAtlas) or use more neighbours",

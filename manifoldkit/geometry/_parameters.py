@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from ._validation import choice, positive
 from .kernels import SHAPES
 from .nystrom import FAR_MODES
 from .tangents import TANGENT_METHODS
 
-__all__ = ["check_parameters", "choice", "positive"]
+__all__ = ["check_parameters"]
 
 CHOICES = {
     "bandwidth": ("mean", "kth"),
@@ -51,17 +52,3 @@ def check_parameters(estimator: Any, n: int, n_features: int) -> int:
     elif isinstance(epsilon, bool) or not isinstance(epsilon, Real) or not 0 < float(epsilon) < math.inf:
         raise ValueError(f"epsilon must be 'knn', 'max' or a positive number, got {epsilon!r}")
     return k
-
-
-def choice(value: Any, name: str, allowed: tuple[str, ...]) -> str:
-    """`value` if it is one of `allowed`."""
-    if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
-    return value
-
-
-def positive(value: Any, name: str, otherwise: str = "") -> int:
-    """`value` as int if it is a positive integer."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} must be a positive integer{otherwise}, got {value!r}")
-    return int(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from typing import Any
 
@@ -15,20 +14,20 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from .._arrays import as_array, as_tensor, chunks, flatten, like
 from ..exceptions import MedialAxisWarning
 from ._diagnostics import warn_of_spectrum
-from ._parameters import check_parameters, choice, positive
+from ._parameters import check_parameters
+from ._validation import choice, positive
 from .exterior import ExteriorCalculus
-from .kernels import CUTOFF, SHAPES, dense_distances, sparse_distances
+from .kernels import SHAPES
 from .medial import near_medial_axis
 from .neighbors import Floats
-from .nystrom import FAR_MODES, NystromLayer, NystromRow, SparseSupport
+from .nystrom import FAR_MODES, NystromLayer, NystromRow
 from .sampling import Sampling, sample_neighborhoods
 from .scale import choose_scale, unit_area
 from .spectrum import Spectrum, diffusion_spectrum, laplacian_eigenvalues
+from .support import kernel_matrix
 from .tangents import TANGENT_METHODS, tangent_basis
 
 __all__ = ["DiffusionManifold"]
-
-logger = logging.getLogger("manifoldkit")
 
 #: Markov eigenvalues below this are not divided by: the components are dropped.
 LEAST_MARKOV = 0.05
@@ -177,8 +176,6 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.dense_limit = dense_limit
         self.random_state = random_state
 
-    # ------------------------------------------------------------------ fit
-
     def fit(self, X: Any, y: Any = None) -> DiffusionManifold:
         """Learn the manifold of the samples `X` (n, *shape).
 
@@ -210,7 +207,14 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         eps2 = scale.eps2
         self.epsilon_, self.dimension_, self.scaling_curve_ = float(np.sqrt(eps2)), scale.dimension, scale.curve
         self.tangent_dimension_ = self.dimension or int(np.clip(round(self.dimension_), 1, self.n_features_in_))
-        kernel, support = self._kernel(sampling, eps2)
+        kernel, support = kernel_matrix(
+            sampling,
+            SHAPES[self.kernel],
+            eps2,
+            n_neighbors=self.n_neighbors_,
+            n_kernel_neighbors=self.n_kernel_neighbors,
+            dense_limit=self.dense_limit,
+        )
         spectrum = diffusion_spectrum(
             kernel, sampling.weights, self.n_components, solver=self.eigen_solver, random_state=random_state
         )
@@ -247,27 +251,6 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             raise ValueError(f"X is constant: all {len(points)} samples are equal, which is no manifold to learn")
         return points
 
-    def _kernel(self, sampling: Sampling, eps2: float) -> tuple[Any, SparseSupport | None]:
-        """Kernel matrix, dense or sparse, and for the latter the candidates of new points."""
-        shape, n = SHAPES[self.kernel], len(sampling.points)
-        if self.n_kernel_neighbors is None and n <= self.dense_limit:
-            matrix = dense_distances(sampling.points, sampling.rho)
-            matrix /= eps2
-            return shape(matrix), None
-        reach = CUTOFF * (shape.width or 1.0) if self.n_kernel_neighbors is None else np.inf
-        sparse, length = sparse_distances(
-            sampling.points,
-            sampling.rho,
-            sampling.search,
-            reach=reach * eps2,
-            length=(self.n_kernel_neighbors or max(3 * self.n_neighbors_, 50)) + 1,
-            grow=self.n_kernel_neighbors is None,
-        )
-        logger.info("sparse kernel: %d entries a row, neighbour lists of %d", sparse.nnz // n, length)
-        support = SparseSupport(sampling.search, length, sparse.indptr, sparse.indices, reach)
-        sparse.data = shape(sparse.data / eps2)
-        return sparse, support
-
     def _set_spectrum(self, spectrum: Spectrum, sampling: Sampling, eps2: float) -> None:
         markov = spectrum.markov
         usable = int(np.sum(np.cumprod(markov >= LEAST_MARKOV)))
@@ -284,8 +267,6 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         pieces = sampling.n_pieces()
         self.n_connected_components_ = min(pieces, max(1, int(np.sum(markov > 1 - 1e-6))))
         warn_of_spectrum(self, markov, LEAST_MARKOV, pieces)
-
-    # ------------------------------------------------ coefficients of functions
 
     def _modes(self, values: Floats, n_components: int) -> torch.Tensor:
         """Generalised Fourier coefficients (N, q) of `values` (u, q): inner products in the measure."""
@@ -314,11 +295,6 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
                 out[part] = self._map.average(flat[part], values, far)
         return out
 
-    def _far(self, far: str | None) -> str:
-        return self.far if far is None else choice(far, "far", FAR_MODES)
-
-    # ------------------------------------------------------------ new points
-
     def transform(self, X: Any) -> Any:
         """Diffusion coordinates of new points: the Nystrom extension of the eigenfunctions.
 
@@ -336,7 +312,11 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return like(self._transform(flat), X)
 
     def _transform(self, flat: torch.Tensor, far: str | None = None) -> torch.Tensor:
-        return self._average(flat, torch.from_numpy(self._functions / self.markov_eigenvalues_), self._far(far))
+        return self._average(
+            flat,
+            torch.from_numpy(self._functions / self.markov_eigenvalues_),
+            choice(far or self.far, "far", FAR_MODES),
+        )
 
     def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
         """Fit to `X` and return `eigenfunctions_`, as the kind of array that came in."""
@@ -395,7 +375,7 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         length = self.n_projection_components_ if n_components is None else positive(n_components, "n_components")
         matrix = self._sampling.gather(values.reshape(len(values), -1))
         coefficients = self._coefficients(matrix, min(length, self.n_components_))
-        result = self._average(flat, coefficients, self._far(far))
+        result = self._average(flat, coefficients, choice(far or self.far, "far", FAR_MODES))
         return like(result[:, 0] if values.ndim == 1 else result, Y)
 
     def project(self, Y: Any, n_iter: int = 1, *, n_full: int = 1, far: str | None = None) -> Any:
@@ -426,8 +406,10 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             If a point lies about as near to two far-apart places of the manifold, so that its projection is
             ill-defined (see `is_ambiguous`).
         """
-        flat, mode = self._query(Y), self._far(far)
+        flat, mode = self._query(Y), choice(far or self.far, "far", FAR_MODES)
         positive(n_iter, "n_iter")
+        if n_full != 0:
+            positive(n_full, "n_full", " or 0")
         if (count := int(self.is_ambiguous(flat).sum())) > 0:
             warnings.warn(
                 f"{count} of {len(flat)} points are about as near to two far-apart samples: "
@@ -517,4 +499,4 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         """
         check_is_fitted(self)
         shape = self.sample_shape_
-        return NystromLayer(self._map, self._x_coefficients, shape, shape, self._far(far))
+        return NystromLayer(self._map, self._x_coefficients, shape, shape, choice(far or self.far, "far", FAR_MODES))

@@ -10,6 +10,7 @@ by the product rule :math:`\nabla\phi_i \cdot \nabla\phi_j = \sum_s g_{ijs} \phi
 from __future__ import annotations
 
 import warnings
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._arrays import like
 from ..exceptions import ScaleWarning
+from ._validation import choice, positive
 from .kernels import SHAPES
 from .neighbors import Floats
 
@@ -87,6 +89,12 @@ class ExteriorCalculus(BaseEstimator):
     array([0., 1., 1., 4., 4.])
     """
 
+    eigenvalues_: Floats
+    coefficients_: Floats
+    n_functions_: int
+    n_products_: int
+    n_coordinates_: int
+
     def __init__(
         self,
         manifold: DiffusionManifold,
@@ -135,12 +143,13 @@ class ExteriorCalculus(BaseEstimator):
 
     def _choose_sizes(self) -> None:
         xi = self.manifold.eigenvalues_
-        if self.frame not in ("antisymmetric", "plain"):
-            raise ValueError(f"frame must be 'antisymmetric' or 'plain', got {self.frame!r}")
-        if self.pushforward not in ("markov", "spectral"):
-            raise ValueError(f"pushforward must be 'markov' or 'spectral', got {self.pushforward!r}")
-        if not 0 < self.tol < 1:
-            raise ValueError(f"tol must lie between 0 and 1, got {self.tol!r}")
+        choice(self.frame, "frame", ("antisymmetric", "plain"))
+        choice(self.pushforward, "pushforward", ("markov", "spectral"))
+        if not isinstance(self.tol, Real) or not 0 < float(self.tol) < 1:
+            raise ValueError(f"tol must be a number between 0 and 1, got {self.tol!r}")
+        for name in ("n_functions", "n_products", "n_coordinates"):
+            if getattr(self, name) is not None:
+                positive(getattr(self, name), name, " or None")
         one_dimensional = self.manifold.tangent_dimension_ == 1
         half = max(2, len(xi) // 2)  # few components: keep twice as many for the products
         low, high = (8, 10) if one_dimensional else (14, 22)
@@ -215,7 +224,8 @@ class ExteriorCalculus(BaseEstimator):
         Returns
         -------
         array or Tensor (B, n_fields, D)
-            Field r has mean square length 1 in the metric of `manifold.eigenvalues_`.
+            Field r has mean square length about 1 in the metric of `manifold.eigenvalues_`: a few per cent less,
+            by the step size of the diffusion.
         """
         check_is_fitted(self)
         count = len(self.eigenvalues_) if n_fields is None else n_fields

@@ -11,66 +11,18 @@ the manifold. Everything here is plain torch, so that autograd gives the exact d
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .._arrays import flatten
 from .kernels import KernelShape, bandwidth
-from .neighbors import Floats, Ints, NeighborSearch
+from .neighbors import Floats
+from .support import SparseSupport
 
-__all__ = ["FAR_MODES", "NystromLayer", "NystromRow", "SparseSupport"]
+__all__ = ["FAR_MODES", "NystromLayer", "NystromRow"]
 
 FAR_MODES = ("shift", "plain", "knn")
-
-
-class SparseSupport:
-    """Which training points may have weight at a query, when the kernel was truncated.
-
-    The candidates of a query are its nearest neighbours and the kernel row of the nearest training point. At a
-    training point these are exactly the entries of its own row, so that the extension stays exact there.
-
-    Parameters
-    ----------
-    search : NeighborSearch
-    length : int
-        Length of the neighbour lists from which the kernel was made.
-    indptr, indices : arrays
-        Rows of the kernel (CSR).
-    reach : float
-        Candidates count while ``delta^2 / eps^2`` is below this, counted from the least of the row.
-    """
-
-    def __init__(self, search: NeighborSearch, length: int, indptr: Any, indices: Any, reach: float) -> None:
-        self.search, self.length, self.reach = search, length, reach
-        self._indptr, self._indices = np.asarray(indptr, dtype=np.int64), np.asarray(indices, dtype=np.int64)
-
-    def _rows(self, nearest: Ints) -> Ints:
-        """Kernel rows of points `nearest` (B,), padded with the point itself."""
-        start, stop = self._indptr[nearest], self._indptr[nearest + 1]
-        offset = np.arange(int((stop - start).max(initial=0)))
-        inside = offset < (stop - start)[:, None]
-        return np.where(inside, self._indices[np.where(inside, start[:, None] + offset, 0)], nearest[:, None])
-
-    def mask(self, near: Tensor, n: int) -> Tensor:
-        """Candidates as a mask (B, n), given the nearest neighbours `near` (B, length) of each query."""
-        mask = torch.zeros(len(near), n, dtype=torch.bool, device=near.device).scatter_(1, near, True)
-        rows = torch.from_numpy(self._rows(near[:, 0].cpu().numpy()))
-        return mask.scatter_(1, rows.to(near.device), True)
-
-    def candidates(self, x: Floats) -> tuple[Tensor, Tensor]:
-        """Indices (B, K) of the candidates, nearest first, and a mask (B, K) that is False on repeated ones."""
-        near = np.asarray(self.search.kneighbors(x, self.length)[1])
-        both = np.concatenate([near, self._rows(near[:, 0])], axis=1)
-        order = np.argsort(both, axis=1, kind="stable")
-        ranked = np.take_along_axis(both, order, axis=1)
-        first = np.ones_like(ranked, dtype=bool)
-        first[:, 1:] = ranked[:, 1:] != ranked[:, :-1]
-        mask = np.empty_like(first)
-        np.put_along_axis(mask, order, first, axis=1)
-        return torch.from_numpy(both), torch.from_numpy(mask)
 
 
 class NystromRow(nn.Module):

@@ -16,7 +16,7 @@ from .neighbors import Floats, Ints, NeighborSearch, neighbor_search
 
 __all__ = ["Sampling", "sample_neighborhoods"]
 
-#: Bandwidths below this share of their median are raised to it.
+#: Bandwidths below this share of their median are those of near copies.
 FLOOR = 1e-6
 #: Bandwidths above this many medians are reported as outliers.
 OUTLIER = 100.0
@@ -73,12 +73,14 @@ class Sampling:
 
 
 def sample_neighborhoods(X: Floats, n_neighbors: int, convention: str, neighbors: Any) -> Sampling:
-    """Merge exact copies in `X` (n, D), find neighbours, and measure bandwidths.
+    """Merge copies in `X` (n, D), find neighbours, and measure bandwidths.
+
+    Exact copies are always merged; near copies only where they would make a bandwidth next to nothing.
 
     Warns
     -----
     DuplicatePointsWarning
-        If more than k copies of a point were merged, or a bandwidth had to be raised.
+        If more than k copies of a point were merged.
     OutlierWarning
         If a bandwidth exceeds 100 medians.
 
@@ -87,34 +89,29 @@ def sample_neighborhoods(X: Floats, n_neighbors: int, convention: str, neighbors
     ValueError
         If there are no more than k + 1 distinct points.
     """
-    search, inverse, weights = neighbor_search(X, neighbors), None, np.ones(len(X))
-    distances, indices = _lists(search, X, n_neighbors)
-    if (distances[:, 1] == 0).any():
-        X, inverse, counts = np.unique(X, axis=0, return_inverse=True, return_counts=True)
-        inverse, weights = inverse.ravel(), counts.astype(np.float64)
-        if len(X) <= n_neighbors + 1:
+    points, inverse, search = X, np.arange(len(X)), neighbor_search(X, neighbors)
+    distances, indices = _lists(search, points, n_neighbors)
+    rho = bandwidth(distances, convention)
+    while (distances[:, 1] == 0).any() or (rho < FLOOR * np.median(rho)).any():
+        groups = _copies(points, distances, indices, FLOOR * float(np.median(rho)))
+        points, inverse = points[np.unique(groups, return_index=True)[1]], groups[inverse]
+        if len(points) <= n_neighbors + 1:
             raise ValueError(
-                f"X holds {len(X)} distinct samples, but n_neighbors={n_neighbors} needs at least {n_neighbors + 2}"
-            )
-        if counts.max() > n_neighbors:
-            warnings.warn(
-                f"X holds up to {counts.max()} copies of a sample: merged, with their number as weight",
-                DuplicatePointsWarning,
-                stacklevel=4,
+                f"X holds {len(points)} distinct samples, but n_neighbors={n_neighbors} needs at least "
+                f"{n_neighbors + 2}"
             )
         # A user's engine indexes the points with their copies; the distinct points need one of ours.
-        search = neighbor_search(X, neighbors if isinstance(neighbors, str) else "auto")
-        distances, indices = _lists(search, X, n_neighbors)
-    rho = bandwidth(distances, convention)
-    typical = float(np.median(rho))
-    floor = FLOOR * typical
-    if (low := int((rho < floor).sum())) > 0:
+        search = neighbor_search(points, neighbors if isinstance(neighbors, str) else "auto")
+        distances, indices = _lists(search, points, n_neighbors)
+        rho = bandwidth(distances, convention)
+    weights = np.bincount(inverse).astype(np.float64)
+    if weights.max() > n_neighbors:
         warnings.warn(
-            f"{low} samples have neighbours at almost no distance: their bandwidth is raised to {floor:.3g}",
+            f"X holds up to {weights.max():.0f} copies of a sample: merged, with their number as weight",
             DuplicatePointsWarning,
             stacklevel=4,
         )
-        rho = np.maximum(rho, floor)
+    typical = float(np.median(rho))
     if (high := int((rho > OUTLIER * typical).sum())) > 0:
         warnings.warn(
             f"{high} samples lie more than {OUTLIER:.0f} typical bandwidths from the others: remove them, "
@@ -122,7 +119,18 @@ def sample_neighborhoods(X: Floats, n_neighbors: int, convention: str, neighbors
             OutlierWarning,
             stacklevel=4,
         )
-    return Sampling(X, weights, inverse, rho, floor, distances, indices, search)
+    merged = inverse if len(points) < len(X) else None
+    return Sampling(points, weights, merged, rho, FLOOR * typical, distances, indices, search)
+
+
+def _copies(points: Floats, distances: Floats, indices: Ints, near: float) -> Ints:
+    """Group of each point: exact copies share one, and so do near copies once there are no exact ones."""
+    if (distances[:, 1] == 0).any():
+        return np.unique(points, axis=0, return_inverse=True)[1].ravel()
+    rows, places = np.nonzero(distances <= near)
+    pairs = sp.csr_array((np.ones(len(rows), dtype=np.int8), (rows, indices[rows, places])), shape=(len(points),) * 2)
+    groups: Ints = connected_components(pairs, directed=False)[1].astype(np.int64)
+    return groups
 
 
 def _lists(search: NeighborSearch, X: Floats, n_neighbors: int) -> tuple[Floats, Ints]:

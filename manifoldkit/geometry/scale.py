@@ -50,9 +50,9 @@ def choose_scale(
 
 
 def _sampled_distances(sampling: Sampling, random_state: np.random.RandomState) -> Floats:
-    """Some rows of delta^2, about 400,000 entries, for estimates of the kernel sum."""
+    """Some rows of delta^2, about 200,000 entries, for estimates of the kernel sum."""
     points, rho = sampling.points, sampling.rho
-    rows = random_state.permutation(len(points))[: min(len(points), max(32, 400_000 // len(points)))]
+    rows = random_state.permutation(len(points))[: min(len(points), max(32, 200_000 // len(points)))]
     squared: Floats = cdist(points[rows], points, "sqeuclidean")
     return squared / (rho[rows, None] * rho)
 

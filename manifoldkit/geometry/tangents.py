@@ -36,7 +36,7 @@ def leading_directions(vectors: Tensor, dimension: int) -> tuple[Tensor, Tensor]
     basis : Tensor (B, D, dimension)
     singular_values : Tensor (B, min(R, D)), descending
     """
-    if 4 * vectors.shape[1] > vectors.shape[2]:
+    if 2 * vectors.shape[1] > vectors.shape[2]:
         _, values, rows = torch.linalg.svd(vectors, full_matrices=False)
         return rows[:, :dimension].transpose(1, 2), values
     # Few long vectors: their small Gram matrix has the same singular values, at a fraction of the cost.
