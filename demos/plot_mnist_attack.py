@@ -187,7 +187,7 @@ def draw(model: nn.Module, atlas: ManifoldAtlas, data: Images, results: dict[str
     gradients = loss_gradient(model, images, labels)
     chart = atlas.at(labels)
     bases = chart.tangent_basis(chart.project(images))
-    tangents = torch.einsum("bDd,bEd,bE->bD", bases, bases, gradients.flatten(1)).reshape(images.shape)
+    tangents = (bases @ (bases.mT @ gradients.flatten(1)[:, :, None])).reshape(images.shape)
     axes = plot_attack_rows(
         images, gradients, tangents, result.adversarial[shown], result.prediction_after[shown], labels
     )

@@ -285,14 +285,15 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             Y = validate_data(self, Y, dtype=np.float64, reset=False)
         return flatten(as_tensor(Y, name), self.sample_shape_, name)
 
-    def _average(self, flat: torch.Tensor, values: torch.Tensor, far: str) -> torch.Tensor:
+    def _average(self, flat: torch.Tensor, values: torch.Tensor, far: str | None = None) -> torch.Tensor:
         """Nystrom averages (B, q) of `values` (u, q) at `flat` (B, D), cut into pieces that fit in memory."""
+        mode = choice(far or self.far, "far", FAR_MODES)
         self._map.to(flat.device)
         values = values.to(flat.device)
         out = flat.new_empty(len(flat), values.shape[1])
         with torch.no_grad():
             for part in chunks(len(flat), self._map.bytes_per_query):
-                out[part] = self._map.average(flat[part], values, far)
+                out[part] = self._map.average(flat[part], values, mode)
         return out
 
     def transform(self, X: Any) -> Any:
@@ -315,7 +316,7 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return self._average(
             flat,
             torch.from_numpy(self._functions / self.markov_eigenvalues_),
-            choice(far or self.far, "far", FAR_MODES),
+            far,
         )
 
     def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
@@ -375,7 +376,7 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         length = self.n_projection_components_ if n_components is None else positive(n_components, "n_components")
         matrix = self._sampling.gather(values.reshape(len(values), -1))
         coefficients = self._coefficients(matrix, min(length, self.n_components_))
-        result = self._average(flat, coefficients, choice(far or self.far, "far", FAR_MODES))
+        result = self._average(flat, coefficients, far)
         return like(result[:, 0] if values.ndim == 1 else result, Y)
 
     def project(self, Y: Any, n_iter: int = 1, *, n_full: int = 1, far: str | None = None) -> Any:
@@ -403,32 +404,27 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         Warns
         -----
         MedialAxisWarning
-            If a point lies about as near to two far-apart places of the manifold, so that its projection is
-            ill-defined (see `is_ambiguous`).
+            If a point lies about as near to two far-apart places of the manifold (see `is_ambiguous`).
         """
-        flat, mode = self._query(Y), choice(far or self.far, "far", FAR_MODES)
+        flat = self._query(Y)
         positive(n_iter, "n_iter")
         if n_full != 0:
             positive(n_full, "n_full", " or 0")
         if (count := int(self.is_ambiguous(flat).sum())) > 0:
-            warnings.warn(
-                f"{count} of {len(flat)} points are about as near to two far-apart samples: "
-                "their projection is ill-defined",
-                MedialAxisWarning,
-                stacklevel=2,
-            )
+            text = "points are about as near to two far-apart samples: their projection is ill-defined"
+            warnings.warn(f"{count} of {len(flat)} {text}", MedialAxisWarning, stacklevel=2)
         for iteration in range(n_iter):
-            step = self._average(flat, self._x_coefficients, mode) - flat
+            step = self._average(flat, self._x_coefficients, far) - flat
             if iteration >= n_full:
                 basis = self.tangent_basis(flat)
-                step = step - torch.einsum("bDd,bEd,bE->bD", basis, basis, step)
+                step = step - (basis @ (basis.mT @ step[:, :, None]))[:, :, 0]
             flat = flat + step
         return like(flat.reshape(len(flat), *self.sample_shape_), Y)
 
     def distance(self, Y: Any) -> Any:
         """Distance (B,) of points to the manifold: from `Y` to its projection."""
         flat = self._query(Y)
-        return like(torch.linalg.vector_norm(flat - self._average(flat, self._x_coefficients, self.far), dim=1), Y)
+        return like(torch.linalg.vector_norm(flat - self._average(flat, self._x_coefficients), dim=1), Y)
 
     def is_ambiguous(self, Y: Any) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Whether points (B, *shape) lie near the medial axis, where their projection is ill-defined, as (B,)."""
@@ -444,10 +440,9 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         Y : array or Tensor (B, *shape)
             Project points first that are not near the manifold.
         method : {"sec", "pca", "smoothed"}, optional
-            Default: `tangent_method`. "sec": smooth vector fields of the spectral exterior calculus, stable
-            under noise. "pca": principal directions of the nearest samples, the most accurate on clean data.
-            "smoothed": principal directions of the samples' projections under the Nystrom weights, for many
-            dimensions.
+            Default: `tangent_method`. "sec": smooth vector fields, stable under noise. "pca": principal
+            directions of the nearest samples, the most accurate on clean data. "smoothed": those of the samples'
+            projections under the Nystrom weights, for many dimensions.
 
         Returns
         -------
@@ -457,7 +452,7 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         Warns
         -----
         DegenerateTangentWarning
-            If the directions found at some point do not span the dimension asked for.
+            If the directions found at a point do not span the dimension asked for.
         """
         flat = self._query(Y)
         method = self.tangent_method if method is None else choice(method, "method", TANGENT_METHODS)

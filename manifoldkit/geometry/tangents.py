@@ -61,7 +61,11 @@ def tangent_basis(manifold: DiffusionManifold, flat: Tensor, method: str) -> Ten
         spanning = (values[:, 0] > 0) & (values[:, d - 1] > DEGENERATE[method] * values[:, 0])
         degenerate += int((~spanning).sum())
     if degenerate:
-        advice = "stay away from edges, or use method='pca'" if method == "sec" else "ask for more n_tangent_neighbors"
+        advice = (
+            "more fields or components may help, or near edges method='pca'"
+            if method == "sec"
+            else "ask for more n_tangent_neighbors"
+        )
         warnings.warn(
             f"method {method!r} does not span {d} tangent directions at {degenerate} of {len(flat)} points: "
             f"{advice}, or ask for a lower dimension",
