@@ -21,6 +21,7 @@ CHOICES = {
     "units": ("physical", "volume1"),
     "far": FAR_MODES,
     "tangent_method": TANGENT_METHODS,
+    "reduction": ("torch", "keops"),
 }
 OPTIONAL_COUNTS = ("dimension", "n_projection_components", "n_tangent_neighbors", "n_kernel_neighbors")
 
@@ -46,6 +47,12 @@ def check_parameters(estimator: Any, n: int, n_features: int) -> int:
         raise ValueError(f"dimension={estimator.dimension} exceeds the {n_features} features of X")
     for name, allowed in CHOICES.items():
         choice(getattr(estimator, name), name, allowed)
+    sparse = estimator.n_kernel_neighbors is not None or n > estimator.dense_limit
+    if estimator.reduction == "keops" and (sparse or estimator.kernel == "indicator" or estimator.far == "knn"):
+        raise ValueError(
+            "reduction='keops' needs the full kernel of an exponential shape: raise dense_limit, leave out "
+            "n_kernel_neighbors, and use another kernel than 'indicator' and far other than 'knn'"
+        )
     epsilon = estimator.epsilon
     if isinstance(epsilon, str):
         choice(epsilon, "epsilon", ("knn", "max"))

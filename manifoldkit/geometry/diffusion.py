@@ -87,6 +87,9 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         `eigenvalues_` then lose their absolute scale. Default: every pair with ``delta^2 < 16 epsilon^2``.
     dense_limit : int, default=6000
         Up to this many samples distances to all of them are computed, above it to neighbours only.
+    reduction : {"torch", "keops"}, default="torch"
+        Engine of the Nystrom averages over a full kernel. "keops" forms no matrix, works on CPU and GPU, and
+        compiles for some seconds when first used.
     random_state : int, RandomState or None, default=0
         Start vector of ARPACK and rows of the scaling curve.
 
@@ -157,6 +160,7 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         eigen_solver: Any = "auto",
         n_kernel_neighbors: int | None = None,
         dense_limit: int = 6000,
+        reduction: str = "torch",
         random_state: Any = 0,
     ) -> None:
         self.n_components = n_components
@@ -174,6 +178,7 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.eigen_solver = eigen_solver
         self.n_kernel_neighbors = n_kernel_neighbors
         self.dense_limit = dense_limit
+        self.reduction = reduction
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> DiffusionManifold:
@@ -230,6 +235,7 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             shape=SHAPES[self.kernel],
             floor=sampling.floor,
             support=support,
+            search=sampling.search,
             gather=len(sampling.points) > self.dense_limit,
         )
         self._x_coefficients = self._coefficients(sampling.points, self.n_projection_components_)
@@ -293,7 +299,7 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         out = flat.new_empty(len(flat), values.shape[1])
         with torch.no_grad():
             for part in chunks(len(flat), self._map.bytes_per_query):
-                out[part] = self._map.average(flat[part], values, mode)
+                out[part] = self._map.average(flat[part], values, mode, self.reduction)
         return out
 
     def transform(self, X: Any) -> Any:
@@ -494,4 +500,5 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         """
         check_is_fitted(self)
         shape = self.sample_shape_
-        return NystromLayer(self._map, self._x_coefficients, shape, shape, choice(far or self.far, "far", FAR_MODES))
+        mode = choice(far or self.far, "far", FAR_MODES)
+        return NystromLayer(self._map, self._x_coefficients, shape, shape, mode, self.reduction)

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from .._arrays import flatten
+from ..reductions import softmax_average
 from .kernels import KernelShape, bandwidth
-from .neighbors import Floats
+from .neighbors import Floats, NeighborSearch
 from .support import SparseSupport
 
 __all__ = ["FAR_MODES", "NystromLayer", "NystromRow"]
@@ -54,6 +55,8 @@ class NystromRow(nn.Module):
         Number of neighbours in mode ``"knn"``.
     support : SparseSupport, optional
         Candidates of each query; all training points if missing.
+    search : NeighborSearch, optional
+        Neighbour engine over `points`; needed by the KeOps reduction, which forms no matrix to find them in.
     gather : bool, default=False
         Compute distances to the candidates only, instead of masking the others: for many training points.
     """
@@ -77,6 +80,7 @@ class NystromRow(nn.Module):
         floor: float,
         n_far: int = 50,
         support: SparseSupport | None = None,
+        search: NeighborSearch | None = None,
         gather: bool = False,
     ) -> None:
         super().__init__()
@@ -89,7 +93,7 @@ class NystromRow(nn.Module):
         self.register_buffer("log_weights", torch.from_numpy(np.log(weights)))
         self.eps2, self.n_neighbors, self.convention = eps2, n_neighbors, convention
         self.shape, self.floor, self.n_far = shape, floor, min(n_far, len(points))
-        self.support, self.gather = support, gather
+        self.support, self.search, self.gather = support, search, gather
 
     @property
     def bytes_per_query(self) -> int:
@@ -146,12 +150,36 @@ class NystromRow(nn.Module):
         result: Tensor = bandwidth(distances.sort(dim=1).values, self.convention)
         return result.clamp_min(self.floor)
 
-    def average(self, x: Tensor, values: Tensor, far: str = "shift") -> Tensor:
+    def average(self, x: Tensor, values: Tensor, far: str = "shift", reduction: str = "torch") -> Tensor:
         """Means (B, q) of `values` (n, q) under the weights at `x` (B, D)."""
+        if reduction == "keops":
+            return self._keops_average(x, values, far)
         weights, index = self(x, far)
         if index is None:
             return weights @ values
         return torch.einsum("bk,bkq->bq", weights, values[index])
+
+    def _keops_average(self, x: Tensor, values: Tensor, far: str) -> Tensor:
+        """The same average of all training points, without a matrix of weights."""
+        if self.search is None or self.support is not None or self.shape.width is None or far == "knn":
+            raise ValueError(
+                "reduction='keops' needs the full kernel of an exponential shape, and far other than 'knn'"
+            )
+        found = self.search.kneighbors(x.detach().cpu().numpy(), self.n_neighbors + 1)[1]
+        nearest = torch.as_tensor(found, device=x.device)
+        x = x - self.center
+        squared = (x - self.points[nearest[:, 0]]).square().sum(dim=1)
+        offset = squared if far == "shift" else torch.zeros_like(squared)
+        return softmax_average(
+            x,
+            self.bandwidth(x, nearest),
+            offset,
+            self.points,
+            self.rho,
+            self.log_weights,
+            values,
+            self.eps2 * self.shape.width,
+        )
 
 
 class NystromLayer(nn.Module):
@@ -168,6 +196,7 @@ class NystromLayer(nn.Module):
     in_shape, out_shape : tuple of int
         Shape of a sample before and after.
     far : {"shift", "plain", "knn"}
+    reduction : {"torch", "keops"}
     """
 
     coefficients: Tensor
@@ -179,16 +208,17 @@ class NystromLayer(nn.Module):
         in_shape: tuple[int, ...],
         out_shape: tuple[int, ...],
         far: str = "shift",
+        reduction: str = "torch",
     ) -> None:
         super().__init__()
         self.row = row
         self.register_buffer("coefficients", coefficients)
-        self.in_shape, self.out_shape, self.far = in_shape, out_shape, far
+        self.in_shape, self.out_shape, self.far, self.reduction = in_shape, out_shape, far, reduction
 
     def forward(self, x: Tensor) -> Tensor:
         """Extension at `x` (B, *in_shape), as (B, *out_shape)."""
         flat = flatten(x, self.in_shape, "x").to(self.coefficients.dtype)
-        result = self.row.average(flat, self.coefficients, self.far)
+        result = self.row.average(flat, self.coefficients, self.far, self.reduction)
         return result.reshape(len(x), *self.out_shape).to(x.dtype)
 
     def extra_repr(self) -> str:
