@@ -82,14 +82,12 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     eigen_solver : {"auto", "lapack", "arpack"} or callable, default="auto"
         Eigen-solver; a callable takes the symmetric matrix and the number of pairs.
     n_kernel_neighbors : int, optional
-        Keep only pairs of samples of which one is among this many nearest neighbours of the other. In many
-        dimensions all samples are about equally far from each other, and only this keeps the diffusion local;
-        `eigenvalues_` then lose their absolute scale. Default: every pair with ``delta^2 < 16 epsilon^2``.
+        Keep only pairs of which one is among this many nearest neighbours of the other: in many dimensions only
+        this keeps the diffusion local. `eigenvalues_` then lose their absolute scale. Default: every pair.
     dense_limit : int, default=6000
-        Up to this many samples distances to all of them are computed, above it to neighbours only.
+        Up to this many samples distances to all are computed, above it those with ``delta^2 < 16 epsilon^2``.
     reduction : {"torch", "keops"}, default="torch"
-        Engine of the Nystrom averages over a full kernel. "keops" forms no matrix, works on CPU and GPU, and
-        compiles for some seconds when first used.
+        Engine of Nystrom averages over a full kernel. "keops" forms no matrix, and compiles when first used.
     random_state : int, RandomState or None, default=0
         Start vector of ARPACK and rows of the scaling curve.
 
@@ -120,8 +118,8 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     Notes
     -----
-    Eigenfunctions of one eigenvalue are defined up to rotation: compare subspaces, never vectors.
-    Geometry is computed in float64; answers come back as the kind, dtype and device of the query.
+    Eigenfunctions of one eigenvalue are defined up to rotation: compare subspaces, never vectors. All is computed
+    in float64; answers come back as the kind, dtype and device of the query.
 
     References
     ----------

@@ -59,7 +59,7 @@ def softmax_average(
 
 
 def _lazy_tensor() -> type:
-    """pykeops' LazyTensor, imported when first asked for."""
+    """Import LazyTensor when it is first asked for."""
     try:
         from pykeops.torch import LazyTensor
     except Exception as error:  # it may fail in many ways where there is no compiler
