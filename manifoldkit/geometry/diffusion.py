@@ -224,16 +224,12 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         del kernel
         self._set_spectrum(spectrum, sampling, eps2)
         self._map = NystromRow(
-            sampling.points,
-            sampling.rho,
-            sampling.weights,
+            sampling,
             eps2=eps2,
             n_neighbors=self.n_neighbors_,
             convention=self.bandwidth,
             shape=SHAPES[self.kernel],
-            floor=sampling.floor,
             support=support,
-            search=sampling.search,
             gather=len(sampling.points) > self.dense_limit,
         )
         self._x_coefficients = self._coefficients(sampling.points, self.n_projection_components_)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .._arrays import flatten
 from ..reductions import softmax_average
 from .kernels import KernelShape, bandwidth
-from .neighbors import Floats, NeighborSearch
+from .sampling import Sampling
 from .support import SparseSupport
 
 __all__ = ["FAR_MODES", "NystromLayer", "NystromRow"]
@@ -37,11 +37,8 @@ class NystromRow(nn.Module):
 
     Parameters
     ----------
-    points : array (n, D)
-    rho : array (n,)
-        Bandwidths of the points.
-    weights : array (n,)
-        Multiplicities of the points.
+    sampling : Sampling
+        Training points, their bandwidths and multiplicities.
     eps2 : float
         Squared global bandwidth.
     n_neighbors : int
@@ -49,14 +46,10 @@ class NystromRow(nn.Module):
     convention : {"mean", "kth"}
         Whether the bandwidth is the mean distance to k neighbours or the distance of the k-th.
     shape : KernelShape
-    floor : float
-        Least bandwidth.
     n_far : int
         Number of neighbours in mode ``"knn"``.
     support : SparseSupport, optional
         Candidates of each query; all training points if missing.
-    search : NeighborSearch, optional
-        Neighbour engine over `points`; needed by the KeOps reduction, which forms no matrix to find them in.
     gather : bool, default=False
         Compute distances to the candidates only, instead of masking the others: for many training points.
     """
@@ -69,31 +62,28 @@ class NystromRow(nn.Module):
 
     def __init__(
         self,
-        points: Floats,
-        rho: Floats,
-        weights: Floats,
+        sampling: Sampling,
         *,
         eps2: float,
         n_neighbors: int,
         convention: str,
         shape: KernelShape,
-        floor: float,
         n_far: int = 50,
         support: SparseSupport | None = None,
-        search: NeighborSearch | None = None,
         gather: bool = False,
     ) -> None:
         super().__init__()
-        center = points.mean(axis=0)
-        centred = torch.from_numpy(points - center)
+        center = sampling.points.mean(axis=0)
+        centred = torch.from_numpy(sampling.points - center)
         self.register_buffer("center", torch.from_numpy(center))
         self.register_buffer("points", centred)
         self.register_buffer("squares", centred.square().sum(dim=1))
-        self.register_buffer("rho", torch.from_numpy(rho))
-        self.register_buffer("log_weights", torch.from_numpy(np.log(weights)))
+        self.register_buffer("rho", torch.from_numpy(sampling.rho))
+        self.register_buffer("log_weights", torch.from_numpy(np.log(sampling.weights)))
         self.eps2, self.n_neighbors, self.convention = eps2, n_neighbors, convention
-        self.shape, self.floor, self.n_far = shape, floor, min(n_far, len(points))
-        self.support, self.search, self.gather = support, search, gather
+        self.shape, self.n_far = shape, min(n_far, len(centred))
+        self.floor, self.search = sampling.floor, sampling.search
+        self.support, self.gather = support, gather
 
     @property
     def bytes_per_query(self) -> int:
@@ -161,7 +151,7 @@ class NystromRow(nn.Module):
 
     def _keops_average(self, x: Tensor, values: Tensor, far: str) -> Tensor:
         """The same average of all training points, without a matrix of weights."""
-        if self.search is None or self.support is not None or self.shape.width is None or far == "knn":
+        if self.support is not None or self.shape.width is None or far == "knn":
             raise ValueError(
                 "reduction='keops' needs the full kernel of an exponential shape, and far other than 'knn'"
             )
