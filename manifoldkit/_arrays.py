@@ -59,11 +59,13 @@ def like(result: torch.Tensor | np.ndarray[Any, Any], reference: Any) -> Any:
 
 
 def flatten(x: torch.Tensor, shape: tuple[int, ...], name: str = "X") -> torch.Tensor:
-    """Batch `x` of samples of `shape` as a matrix (B, prod(shape)); a flat batch passes unchanged."""
+    """Batch `x` of samples of `shape` as a matrix (B, prod(shape)).
+
+    Axes of length 1 do not matter, so that images (B, 1, H, W) and (B, H, W) are the same; a flat batch is one, too.
+    """
     size = int(np.prod(shape))
-    if x.ndim == 2 and x.shape[1] == size:
-        return x
-    if x.ndim == len(shape) + 1 and tuple(x.shape[1:]) == shape:
+    got = tuple(length for length in x.shape[1:] if length != 1)
+    if x.ndim > 1 and got in (tuple(length for length in shape if length != 1), (size,) if size != 1 else ()):
         return x.reshape(len(x), size)
     expected = "(B, " + ", ".join(map(str, shape)) + ")"
     hint = ": wrap a single sample as x[None]" if tuple(x.shape) in (shape, (size,)) else ""

@@ -12,9 +12,11 @@ __all__ = ["warn_of_spectrum"]
 
 #: The largest scale at which a diffusion still resembles a Laplacian, as its first Markov eigenvalue.
 LEAST_FIRST = 0.5
+#: A first Markov eigenvalue as near to 1 as this means that the data nearly fall apart.
+NEARLY_ONE = 1e-6
 
 
-def warn_of_spectrum(estimator: Any, markov: Floats, least: float, pieces: int) -> None:
+def warn_of_spectrum(estimator: Any, markov: Floats, least: float, n_pieces: int) -> None:
     """Warn of components that had to be dropped, of too large a scale, and of data in several pieces."""
     if estimator.n_components_ < len(markov):
         warnings.warn(
@@ -31,10 +33,19 @@ def warn_of_spectrum(estimator: Any, markov: Floats, least: float, pieces: int) 
             ScaleWarning,
             stacklevel=4,
         )
-    if estimator.n_connected_components_ > 1:
+    pieces = estimator.n_connected_components_
+    if pieces > 1:
         warnings.warn(
-            f"the graph of {estimator.n_neighbors_} nearest neighbours has {pieces} pieces, of which the kernel leaves "
-            f"{estimator.n_connected_components_} apart: fit each piece alone (ManifoldAtlas) or use more neighbours",
+            f"the samples fall into {pieces} pieces that the kernel leaves apart: fit each alone (ManifoldAtlas), or "
+            "use more neighbours",
+            DisconnectedGraphWarning,
+            stacklevel=4,
+        )
+    elif n_pieces > 1 or (len(markov) > 1 and markov[1] > 1 - NEARLY_ONE):
+        warnings.warn(
+            f"the samples nearly fall into pieces: {n_pieces} in the graph of {estimator.n_neighbors_} nearest "
+            f"neighbours, first Markov eigenvalue 1 - {1 - markov[1:2].sum():.1e}. The spectrum may show the gap "
+            "between them: use more neighbours",
             DisconnectedGraphWarning,
             stacklevel=4,
         )

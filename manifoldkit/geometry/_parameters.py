@@ -41,6 +41,12 @@ def check_parameters(estimator: Any, n: int, n_features: int) -> int:
     for name in OPTIONAL_COUNTS:
         if getattr(estimator, name) is not None:
             positive(getattr(estimator, name), name, " or None")
+    if (estimator.n_projection_components or 0) > estimator.n_components:
+        raise ValueError(
+            f"n_projection_components={estimator.n_projection_components} exceeds n_components={estimator.n_components}"
+        )
+    if not callable(estimator.eigen_solver):
+        choice(estimator.eigen_solver, "eigen_solver", ("auto", "lapack", "arpack"))
     if estimator.n_kernel_neighbors is not None and estimator.n_kernel_neighbors < k:
         raise ValueError(f"n_kernel_neighbors={estimator.n_kernel_neighbors} must not be less than n_neighbors={k}")
     if estimator.dimension is not None and estimator.dimension > n_features:

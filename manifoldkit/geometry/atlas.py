@@ -65,6 +65,8 @@ class ManifoldAtlas(BaseEstimator):
         ValueError
             If `y` does not match `X`, or a class cannot be fitted (the class is named).
         """
+        if not isinstance(X, torch.Tensor):
+            X = np.asarray(X)
         labels = _labels(y, len(X))
         self.classes_ = np.unique(labels)
         self.manifolds_: list[DiffusionManifold] = []

@@ -2,40 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from .._arrays import as_array, as_tensor, chunks, flatten, like
+from .._arrays import as_array, as_tensor, flatten, like
 from ..exceptions import MedialAxisWarning
-from ._diagnostics import warn_of_spectrum
-from ._parameters import check_parameters
 from ._validation import choice, positive
 from .exterior import ExteriorCalculus
-from .kernels import SHAPES
+from .fitting import DiffusionFit
 from .medial import near_medial_axis
-from .neighbors import Floats
-from .nystrom import FAR_MODES, NystromLayer, NystromRow
-from .sampling import Sampling, sample_neighborhoods
-from .scale import choose_scale, unit_area
-from .spectrum import Spectrum, diffusion_spectrum, laplacian_eigenvalues
-from .support import kernel_matrix
-from .tangents import TANGENT_METHODS, tangent_basis
+from .nystrom import FAR_MODES, NystromLayer
+from .tangents import TANGENT_METHODS, neighbor_offsets, tangent_basis
 
 __all__ = ["DiffusionManifold"]
 
-#: Markov eigenvalues below this are not divided by: the components are dropped.
-LEAST_MARKOV = 0.05
-#: Components of the projection need at least this Markov eigenvalue, unless their number is given.
-PROJECTION_MARKOV = 0.2
 
-
-class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     r"""Learn the manifold that samples lie on, project points onto it, and move along it.
 
     The kernel of conformally invariant diffusion maps, with bandwidth :math:`\rho`,
@@ -70,7 +58,7 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         :math:`q^{2/d} g` with total volume 1 (needs the dimension).
     n_projection_components : int, optional
         Components used by `project` and `extend`; fewer filter noise. Default: those with Markov eigenvalue
-        above 0.2.
+        above 0.2, at most 15 in one dimension and 60 in two.
     far : {"shift", "plain", "knn"}, default="shift"
         Behaviour away from the samples, see :class:`~manifoldkit.geometry.NystromRow`.
     tangent_method : {"sec", "pca", "smoothed"}, default="sec"
@@ -138,8 +126,6 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     array([[0., 1.]])
     """
 
-    _map: NystromRow
-
     def __init__(
         self,
         n_components: int = 64,
@@ -179,123 +165,6 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.reduction = reduction
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any = None) -> DiffusionManifold:
-        """Learn the manifold of the samples `X` (n, *shape).
-
-        Parameters
-        ----------
-        X : array or Tensor (n, D) or (n, *shape)
-            At least ``n_neighbors + 2`` samples, finite, not all equal.
-        y : ignored
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            For wrong parameters, too few or constant samples, NaN or infinity.
-        RuntimeError
-            If the eigen-solver failed.
-        """
-        points = self._validate_samples(X)
-        self.n_neighbors_ = check_parameters(self, *points.shape)
-        random_state = check_random_state(self.random_state)
-        self._sampling = sampling = sample_neighborhoods(points, self.n_neighbors_, self.bandwidth, self.neighbors)
-        if self.n_components > len(sampling.points):
-            raise ValueError(f"n_components={self.n_components} exceeds the {len(sampling.points)} distinct samples")
-        self.bandwidth_ = sampling.spread(sampling.rho)
-        scale = choose_scale(sampling, SHAPES[self.kernel], self.epsilon, random_state)
-        eps2 = scale.eps2
-        self.epsilon_, self.dimension_, self.scaling_curve_ = float(np.sqrt(eps2)), scale.dimension, scale.curve
-        self.tangent_dimension_ = self.dimension or int(np.clip(round(self.dimension_), 1, self.n_features_in_))
-        kernel, support = kernel_matrix(
-            sampling,
-            SHAPES[self.kernel],
-            eps2,
-            n_neighbors=self.n_neighbors_,
-            n_kernel_neighbors=self.n_kernel_neighbors,
-            dense_limit=self.dense_limit,
-        )
-        spectrum = diffusion_spectrum(
-            kernel, sampling.weights, self.n_components, solver=self.eigen_solver, random_state=random_state
-        )
-        del kernel
-        self._set_spectrum(spectrum, sampling, eps2)
-        self._map = NystromRow(
-            sampling,
-            eps2=eps2,
-            n_neighbors=self.n_neighbors_,
-            convention=self.bandwidth,
-            shape=SHAPES[self.kernel],
-            support=support,
-            gather=len(sampling.points) > self.dense_limit,
-        )
-        self._x_coefficients = self._coefficients(sampling.points, self.n_projection_components_)
-        self._x_modes = self._modes(sampling.points, self.n_projection_components_)
-        self._exterior: ExteriorCalculus | None = None
-        self._smoothed: tuple[torch.Tensor, torch.Tensor] | None = None
-        return self
-
-    def _validate_samples(self, X: Any) -> Floats:
-        if isinstance(X, torch.Tensor):
-            X = X.detach().cpu().numpy()
-        array = np.asarray(X)
-        shape = array.shape
-        if len(shape) > 2:
-            X = array.reshape(shape[0], -1)
-        points: Floats = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
-        self.sample_shape_ = tuple(shape[1:])
-        if not np.ptp(points, axis=0).any():
-            raise ValueError(f"X is constant: all {len(points)} samples are equal, which is no manifold to learn")
-        return points
-
-    def _set_spectrum(self, spectrum: Spectrum, sampling: Sampling, eps2: float) -> None:
-        markov = spectrum.markov
-        usable = int(np.sum(np.cumprod(markov >= LEAST_MARKOV)))
-        self.n_components_ = self._n_features_out = usable
-        self.markov_eigenvalues_ = markov[:usable]
-        self._functions, self._measure = spectrum.functions[:, :usable], spectrum.measure
-        self.eigenfunctions_ = sampling.spread(self._functions)
-        self.measure_ = sampling.spread(spectrum.measure / sampling.weights)
-        d = self.dimension or self.dimension_
-        self._unit = eps2 * unit_area(sampling, self.units, d, self.n_neighbors_, self.bandwidth)
-        self.eigenvalues_ = laplacian_eigenvalues(self.markov_eigenvalues_, SHAPES[self.kernel], self._unit, d)
-        wanted = self.n_projection_components or int(np.sum(self.markov_eigenvalues_ > PROJECTION_MARKOV))
-        self.n_projection_components_ = max(1, min(wanted, usable))
-        pieces = sampling.n_pieces()
-        self.n_connected_components_ = min(pieces, max(1, int(np.sum(markov > 1 - 1e-6))))
-        warn_of_spectrum(self, markov, LEAST_MARKOV, pieces)
-
-    def _modes(self, values: Floats, n_components: int) -> torch.Tensor:
-        """Generalised Fourier coefficients (N, q) of `values` (u, q): inner products in the measure."""
-        functions = self._functions[:, :n_components]
-        return torch.from_numpy((functions * self._measure[:, None]).T @ values)
-
-    def _coefficients(self, values: Floats, n_components: int) -> torch.Tensor:
-        """Values (u, q) to be averaged by the Nystrom weights, so that the truncated series comes out."""
-        functions = self._functions[:, :n_components] / self.markov_eigenvalues_[:n_components]
-        return torch.from_numpy(functions) @ self._modes(values, n_components)
-
-    def _query(self, Y: Any, name: str = "Y") -> torch.Tensor:
-        """Queries as a float64 matrix (B, D)."""
-        check_is_fitted(self)
-        if not isinstance(Y, torch.Tensor) and (len(self.sample_shape_) == 1 or hasattr(Y, "columns")):
-            Y = validate_data(self, Y, dtype=np.float64, reset=False)
-        return flatten(as_tensor(Y, name), self.sample_shape_, name)
-
-    def _average(self, flat: torch.Tensor, values: torch.Tensor, far: str | None = None) -> torch.Tensor:
-        """Nystrom averages (B, q) of `values` (u, q) at `flat` (B, D), cut into pieces that fit in memory."""
-        mode = choice(far or self.far, "far", FAR_MODES)
-        self._map.to(flat.device)
-        values = values.to(flat.device)
-        out = flat.new_empty(len(flat), values.shape[1])
-        with torch.no_grad():
-            for part in chunks(len(flat), self._map.bytes_per_query):
-                out[part] = self._map.average(flat[part], values, mode, self.reduction)
-        return out
-
     def transform(self, X: Any) -> Any:
         """Diffusion coordinates of new points: the Nystrom extension of the eigenfunctions.
 
@@ -311,13 +180,6 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         """
         flat = self._query(X, "X")
         return like(self._transform(flat), X)
-
-    def _transform(self, flat: torch.Tensor, far: str | None = None) -> torch.Tensor:
-        return self._average(
-            flat,
-            torch.from_numpy(self._functions / self.markov_eigenvalues_),
-            far,
-        )
 
     def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
         """Fit to `X` and return `eigenfunctions_`, as the kind of array that came in."""
@@ -374,8 +236,9 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
                 f"got shape {values.shape}"
             )
         length = self.n_projection_components_ if n_components is None else positive(n_components, "n_components")
-        matrix = self._sampling.gather(values.reshape(len(values), -1))
-        coefficients = self._coefficients(matrix, min(length, self.n_components_))
+        if length > self.n_components_:
+            raise ValueError(f"n_components={length} exceeds the {self.n_components_} fitted ones")
+        coefficients = self._coefficients(self._sampling.gather(values.reshape(len(values), -1)), length)
         result = self._average(flat, coefficients, far)
         return like(result[:, 0] if values.ndim == 1 else result, Y)
 
@@ -385,7 +248,7 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         :math:`\tilde\imath(y) = \sum_j p_j(y) C_j` with the coefficients C of the coordinate functions. Full
         iterations drift along the manifold into a few attracting points, so only the first `n_full` are full;
         the others remove the tangential part T T^T of the step,
-        :math:`y \leftarrow y + (I - T T^T)(\tilde\imath(y) - y)`.
+        :math:`y \leftarrow y + (I - T T^T)(\tilde\imath(y) - y)`. No gradient flows; for that take `to_module`.
 
         Parameters
         ----------
@@ -399,7 +262,7 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
         Returns
         -------
-        array or Tensor (B, *shape)
+        array or Tensor, of the shape of `Y`
 
         Warns
         -----
@@ -419,7 +282,7 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
                 basis = self.tangent_basis(flat)
                 step = step - (basis @ (basis.mT @ step[:, :, None]))[:, :, 0]
             flat = flat + step
-        return like(flat.reshape(len(flat), *self.sample_shape_), Y)
+        return like(flat.reshape(Y.shape if hasattr(Y, "shape") else np.shape(Y)), Y)
 
     def distance(self, Y: Any) -> Any:
         """Distance (B,) of points to the manifold: from `Y` to its projection."""
@@ -429,10 +292,29 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     def is_ambiguous(self, Y: Any) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Whether points (B, *shape) lie near the medial axis, where their projection is ill-defined, as (B,)."""
         flat = self._query(Y)
-        flags: np.ndarray[Any, np.dtype[np.bool_]] = near_medial_axis(self._map.to(flat.device), flat).cpu().numpy()
+        flags: np.ndarray[Any, np.dtype[np.bool_]] = near_medial_axis(self._row(flat.device), flat).cpu().numpy()
         return flags
 
-    def tangent_basis(self, Y: Any, method: str | None = None) -> Any:
+    def boundary_score(self, Y: Any) -> Any:
+        """How one-sided the neighbourhoods of points are: length of the mean offset over the mean distance.
+
+        In the interior it is about ``1.2 / sqrt(k)``, at an edge 0.5 to 1. Eigenfunctions have no slope across an
+        edge, so that fields are poor within one bandwidth of it and suspect within three.
+
+        Parameters
+        ----------
+        Y : array or Tensor (B, *shape)
+
+        Returns
+        -------
+        array or Tensor (B,)
+        """
+        flat = self._query(Y)
+        offsets = neighbor_offsets(self, flat, self.n_neighbors_)
+        lengths = torch.linalg.vector_norm(offsets, dim=2).mean(dim=1)
+        return like(torch.linalg.vector_norm(offsets.mean(dim=1), dim=1) / lengths, Y)
+
+    def tangent_basis(self, Y: Any, method: str | None = None, *, return_singular_values: bool = False) -> Any:
         """Orthonormal basis of the tangent space at points on (or near) the manifold.
 
         Parameters
@@ -443,11 +325,19 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             Default: `tangent_method`. "sec": smooth vector fields, stable under noise. "pca": principal
             directions of the nearest samples, the most accurate on clean data. "smoothed": those of the samples'
             projections under the Nystrom weights, for many dimensions.
+        return_singular_values : bool, default=False
+            Also return how clearly each direction is tangent.
 
         Returns
         -------
-        array or Tensor (B, D, tangent_dimension_)
-            Columns are ordered by how clearly they are tangent.
+        basis : array or Tensor (B, D, tangent_dimension_)
+        singular_values : array or Tensor (B, tangent_dimension_)
+            Descending; only if asked for. A last one far below the first says that the directions do not span.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer fields or neighbours than dimensions.
 
         Warns
         -----
@@ -456,7 +346,8 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         """
         flat = self._query(Y)
         method = self.tangent_method if method is None else choice(method, "method", TANGENT_METHODS)
-        return like(tangent_basis(self, flat, method), Y)
+        basis, values = tangent_basis(self, flat, method)
+        return (like(basis, Y), like(values, Y)) if return_singular_values else like(basis, Y)
 
     @property
     def exterior(self) -> ExteriorCalculus:
@@ -490,9 +381,11 @@ class DiffusionManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         Returns
         -------
         NystromLayer
-            ``layer(x)`` (B, *shape) -> (B, *shape), equal to ``project(x)``; its derivative is exact.
+            ``layer(x)`` (B, *shape) -> (B, *shape), equal to ``project(x)``; its derivative is exact. A copy: moving,
+            casting or loading it leaves the manifold alone.
         """
         check_is_fitted(self)
-        shape = self.sample_shape_
-        mode = choice(far or self.far, "far", FAR_MODES)
-        return NystromLayer(self._map, self._x_coefficients, shape, shape, mode, self.reduction)
+        mode = choice(self.far if far is None else far, "far", FAR_MODES)
+        return NystromLayer(
+            copy.deepcopy(self._map), self._x_coefficients.clone(), self.sample_shape_, mode, self.reduction
+        )

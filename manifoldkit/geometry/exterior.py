@@ -115,6 +115,10 @@ class ExteriorCalculus(BaseEstimator):
         self.tol = tol
         self.pushforward = pushforward
 
+    def __sklearn_clone__(self) -> ExteriorCalculus:
+        """Clone the parameters, and keep the manifold: unfitted it would be of no use."""
+        return type(self)(**self.get_params(deep=False))
+
     def fit(self, X: Any = None, y: Any = None) -> ExteriorCalculus:
         """Solve the Hodge eigenproblem. `X` and `y` are ignored.
 
@@ -124,6 +128,13 @@ class ExteriorCalculus(BaseEstimator):
             If a parameter is wrong or the manifold has too few eigenfunctions.
         """
         check_is_fitted(self.manifold)
+        if self.manifold.n_connected_components_ > 1:
+            raise ValueError(
+                f"the manifold has {self.manifold.n_connected_components_} connected components: fit each alone, "
+                "since the scale of the fields is its first non-zero eigenvalue"
+            )
+        if self.manifold.n_components_ < 3:
+            raise ValueError(f"vector fields need n_components >= 3, the manifold has {self.manifold.n_components_}")
         self._choose_sizes()
         m, first_nonzero = self.n_functions_, self.manifold.eigenvalues_[1]
         xi = self.manifold.eigenvalues_[: self.n_products_] / first_nonzero
@@ -230,7 +241,7 @@ class ExteriorCalculus(BaseEstimator):
         """
         check_is_fitted(self)
         count = len(self.eigenvalues_) if n_fields is None else n_fields
-        if not 1 <= count <= len(self.eigenvalues_):
+        if positive(count, "n_fields", " or None") > len(self.eigenvalues_):
             raise ValueError(f"n_fields must lie between 1 and {len(self.eigenvalues_)}, got {n_fields!r}")
         return like(self._fields(self.manifold._query(Y), count), Y)
 

@@ -10,6 +10,7 @@ of the sampling density q, the kernel sees the conformal metric :math:`q^{2/d} g
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +18,15 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from ..exceptions import ScaleWarning
 from .neighbors import Floats, Ints, NeighborSearch
 
 __all__ = ["CUTOFF", "SHAPES", "KernelShape", "bandwidth", "dense_distances", "neighbor_deltas", "sparse_distances"]
 
 #: Pairs with delta^2 / eps^2 above this are left out of sparse kernels: exp(-16) = 1e-7 of the diagonal.
 CUTOFF = 16.0
+#: Longest neighbour lists from which a sparse kernel is made, unless their length is given.
+LONGEST = 800
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,14 @@ def sparse_distances(
         distances, indices = search.kneighbors(points, length)
         delta = np.asarray(distances) ** 2 / (rho[:, None] * rho[np.asarray(indices)])
         if not grow or length == n or np.mean(delta[:, -1] < reach) < 1e-3:
+            break
+        if length >= LONGEST:
+            warnings.warn(
+                f"the kernel reaches further than {length} neighbours and is cut there, which biases eigenvalues: "
+                "with many dimensions pass n_kernel_neighbors, else fewer n_neighbors",
+                ScaleWarning,
+                stacklevel=5,
+            )
             break
         length = min(n, 2 * length)
     rows = np.repeat(np.arange(n), length)

@@ -12,15 +12,16 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from scipy.spatial import cKDTree
+from sklearn.base import BaseEstimator, clone
 
 from .._arrays import chunks
 
-__all__ = ["BruteNeighbors", "NeighborSearch", "TreeNeighbors", "neighbor_search"]
+__all__ = ["BruteNeighbors", "ForeignNeighbors", "NeighborSearch", "TreeNeighbors", "neighbor_search"]
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
-#: Below this many coordinates a k-d tree is cheaper than matrix products (measured, see field notes D.3).
+#: Below this many coordinates a k-d tree is cheaper than matrix products.
 TREE_DIMENSIONS = 15
 
 
@@ -84,6 +85,44 @@ class BruteNeighbors:
         return distances.numpy(), indices.gather(1, order).numpy()
 
 
+class ForeignNeighbors:
+    """Neighbours found by somebody else's engine; their distances are measured here.
+
+    A scikit-learn estimator is cloned and fitted on the points; anything else must have been built on them, in the
+    same order. The engine need not be exact, and what it calls a distance does not matter.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.neighbors import NearestNeighbors
+    >>> engine = ForeignNeighbors(np.array([[0.0], [1.0], [3.0]]), NearestNeighbors(metric="sqeuclidean"))
+    >>> distances, indices = engine.kneighbors(np.array([[3.5]]), 2)
+    >>> distances, indices
+    (array([[0.5, 2.5]]), array([[2, 1]]))
+    """
+
+    def __init__(self, points: Floats, engine: Any) -> None:
+        self._points = points
+        self._engine = clone(engine).fit(points) if isinstance(engine, BaseEstimator) else engine
+
+    def kneighbors(self, X: Any, n_neighbors: int) -> tuple[Floats, Ints]:
+        """Distances and indices (B, n_neighbors), nearest first."""
+        queries = np.asarray(X, dtype=np.float64)
+        indices = np.asarray(self._engine.kneighbors(queries, n_neighbors)[1])
+        n = len(self._points)
+        if indices.shape != (len(queries), n_neighbors) or indices.min(initial=0) < 0 or indices.max(initial=0) >= n:
+            raise ValueError(
+                f"neighbors must find {n_neighbors} of the {n} samples for each of {len(queries)} queries, got indices "
+                f"of shape {indices.shape}, from {indices.min(initial=n)} to {indices.max(initial=0)}: it must have "
+                "been built on the same samples"
+            )
+        distances = np.empty(indices.shape)
+        for part in chunks(len(queries), 16 * n_neighbors * self._points.shape[1]):
+            distances[part] = np.linalg.norm(queries[part, None] - self._points[indices[part]], axis=2)
+        order = np.argsort(distances, axis=1, kind="stable")
+        return np.take_along_axis(distances, order, axis=1), np.take_along_axis(indices, order, axis=1).astype(np.int64)
+
+
 def neighbor_search(points: Floats, neighbors: Any = "auto") -> NeighborSearch:
     """Neighbour engine over `points` (n, D).
 
@@ -92,8 +131,8 @@ def neighbor_search(points: Floats, neighbors: Any = "auto") -> NeighborSearch:
     points : array (n, D)
         Training points.
     neighbors : {"auto", "tree", "brute"} or object with ``kneighbors``, default="auto"
-        ``"auto"`` takes the tree up to 15 coordinates and blocked matrix products above. An object with
-        ``kneighbors`` must have been fitted on `points`, in the same order.
+        ``"auto"`` takes the tree up to 15 coordinates and blocked matrix products above. For objects see
+        :class:`ForeignNeighbors`.
 
     Raises
     ------
@@ -111,5 +150,4 @@ def neighbor_search(points: Floats, neighbors: Any = "auto") -> NeighborSearch:
         return engines[neighbors](points)
     if not hasattr(neighbors, "kneighbors"):
         raise TypeError(f"neighbors must be a name or have a method kneighbors(X, n_neighbors), got {neighbors!r}")
-    found: NeighborSearch = neighbors
-    return found
+    return ForeignNeighbors(points, neighbors)

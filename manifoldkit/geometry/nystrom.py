@@ -59,6 +59,8 @@ class NystromRow(nn.Module):
     squares: Tensor
     rho: Tensor
     log_weights: Tensor
+    eps2: Tensor
+    floor: Tensor
 
     def __init__(
         self,
@@ -80,15 +82,17 @@ class NystromRow(nn.Module):
         self.register_buffer("squares", centred.square().sum(dim=1))
         self.register_buffer("rho", torch.from_numpy(sampling.rho))
         self.register_buffer("log_weights", torch.from_numpy(np.log(sampling.weights)))
-        self.eps2, self.n_neighbors, self.convention = eps2, n_neighbors, convention
+        self.register_buffer("eps2", torch.tensor(eps2, dtype=torch.float64))
+        self.register_buffer("floor", torch.tensor(sampling.floor, dtype=torch.float64))
+        self.n_neighbors, self.convention = n_neighbors, convention
         self.shape, self.n_far = shape, min(n_far, len(centred))
-        self.floor, self.search = sampling.floor, sampling.search
+        self.search = sampling.search
         self.support, self.gather = support, gather
 
     @property
     def bytes_per_query(self) -> int:
         """Scratch memory of one row of weights, for cutting queries into chunks."""
-        gathered = 4 * self.support.length * self.points.shape[1] if self.support and self.gather else 0
+        gathered = 3 * self.support.width * self.points.shape[1] if self.support and self.gather else 0
         return 8 * (4 * len(self.points) + gathered + (self.n_neighbors + 1) * self.points.shape[1])
 
     def forward(self, x: Tensor, far: str = "shift") -> tuple[Tensor, Tensor | None]:
@@ -104,7 +108,8 @@ class NystromRow(nn.Module):
         x = x - self.center
         k, index, mask = self.n_neighbors + 1, None, None
         if self.gather and self.support is not None:
-            candidates, distinct = self.support.candidates((x.detach() + self.center).cpu().numpy())
+            queries = (x.detach() + self.center).cpu().numpy()
+            candidates, distinct = self.support.candidates(queries, float(self.floor))
             index, mask = candidates.to(x.device), distinct.to(x.device)
             rho, log_weights = self.rho[index], self.log_weights[index]
             score = self.squares[index] - 2 * torch.einsum("bd,bkd->bk", x, self.points[index])
@@ -116,7 +121,8 @@ class NystromRow(nn.Module):
             near = score.detach().topk(length, largest=False).indices
             nearest = near[:, :k]
             if self.support is not None:
-                mask = self.support.mask(near[:, : self.support.length], len(self.points))
+                gap = torch.linalg.vector_norm(x.detach() - self.points[near[:, 0]], dim=1)
+                mask = self.support.mask(near[:, : self.support.length], gap <= self.floor, len(self.points))
         bandwidth_x = self.bandwidth(x, nearest)[:, None]
         if far == "plain":
             squared = (score + x.square().sum(dim=1, keepdim=True)).clamp_min(0)
@@ -168,12 +174,12 @@ class NystromRow(nn.Module):
             self.rho,
             self.log_weights,
             values,
-            self.eps2 * self.shape.width,
+            float(self.eps2) * self.shape.width,
         )
 
 
 class NystromLayer(nn.Module):
-    r"""The Nystrom extension of a sampled function as a differentiable layer without trainable parameters.
+    r"""The Nystrom projection as a differentiable layer without trainable parameters.
 
     Forward computes :math:`y = \sum_j p_j(x) C_j` in the precision of its buffers (float64) and returns the dtype
     of `x`; backward is exact (autograd through the same formula), at the cost of one forward pass.
@@ -182,9 +188,9 @@ class NystromLayer(nn.Module):
     Parameters
     ----------
     row : NystromRow
-    coefficients : Tensor (n, q)
-    in_shape, out_shape : tuple of int
-        Shape of a sample before and after.
+    coefficients : Tensor (n, D)
+    sample_shape : tuple of int
+        Shape of a sample.
     far : {"shift", "plain", "knn"}
     reduction : {"torch", "keops"}
     """
@@ -195,24 +201,21 @@ class NystromLayer(nn.Module):
         self,
         row: NystromRow,
         coefficients: Tensor,
-        in_shape: tuple[int, ...],
-        out_shape: tuple[int, ...],
+        sample_shape: tuple[int, ...],
         far: str = "shift",
         reduction: str = "torch",
     ) -> None:
         super().__init__()
         self.row = row
         self.register_buffer("coefficients", coefficients)
-        self.in_shape, self.out_shape, self.far, self.reduction = in_shape, out_shape, far, reduction
+        self.sample_shape, self.far, self.reduction = sample_shape, far, reduction
 
     def forward(self, x: Tensor) -> Tensor:
-        """Extension at `x` (B, *in_shape), as (B, *out_shape)."""
-        flat = flatten(x, self.in_shape, "x").to(self.coefficients.dtype)
+        """Projection of `x` (B, *shape), in the shape and dtype of `x`."""
+        flat = flatten(x, self.sample_shape, "x").to(self.coefficients.dtype)
         result = self.row.average(flat, self.coefficients, self.far, self.reduction)
-        return result.reshape(len(x), *self.out_shape).to(x.dtype)
+        return result.reshape(x.shape).to(x.dtype)
 
     def extra_repr(self) -> str:
         """Sizes shown by ``print(layer)``."""
-        return (
-            f"n_points={len(self.coefficients)}, in_shape={self.in_shape}, out_shape={self.out_shape}, far={self.far!r}"
-        )
+        return f"n_points={len(self.coefficients)}, sample_shape={self.sample_shape}, far={self.far!r}"

@@ -15,7 +15,8 @@ __all__ = ["LabelledManifold", "Manifold"]
 class Manifold(Protocol):
     """A set that points can be projected onto and that has a tangent space at each of its points.
 
-    The dimension of the manifold at a point is the number of columns of its tangent basis.
+    The dimension of the manifold at a point is the number of columns of its tangent basis. Torch tensors come back
+    as torch tensors, of the same device; no gradient need flow.
     """
 
     def project(self, x: Any) -> Any:
@@ -23,7 +24,10 @@ class Manifold(Protocol):
         ...
 
     def tangent_basis(self, x: Any) -> Any:
-        """Orthonormal tangent vectors at (the projections of) `x`: (B, *shape) -> (B, D, d), D = prod(shape)."""
+        """Orthonormal tangent vectors at points on or near it: (B, *shape) -> (B, D, d), D = prod(shape).
+
+        Where the dimension differs between the samples of a batch, the smaller bases end in columns of zeros.
+        """
         ...
 
 

@@ -98,6 +98,8 @@ def diffusion_spectrum(
             f"the eigen-solver left a residual of {residual:.1e} (limit {RESIDUAL:.0e}): "
             "ask for fewer components, or use eigen_solver='lapack'"
         )
+    if abs(values[0] - 1) > RESIDUAL:
+        raise RuntimeError(f"the eigen-solver missed the leading pair: its largest value is {values[0]:.9f}, not 1")
     mass = weights * degree
     functions = vectors / np.sqrt(mass / mass.sum())[:, None]
     _make_first_constant(values, functions, mass / mass.sum())
@@ -107,10 +109,15 @@ def diffusion_spectrum(
 def _solve(
     matrix: Any, n_components: int, solver: str | EigenSolver, random_state: np.random.RandomState | None
 ) -> tuple[Floats, Floats]:
-    if callable(solver):
-        values, vectors = solver(matrix, n_components)
-        return np.asarray(values, dtype=np.float64), np.asarray(vectors, dtype=np.float64)
     n = matrix.shape[0]
+    if callable(solver):
+        values, vectors = (np.array(part, dtype=np.float64) for part in solver(matrix, n_components))
+        if values.shape != (n_components,) or vectors.shape != (n, n_components):
+            raise ValueError(
+                f"the eigen_solver must return ({n_components},) values and ({n}, {n_components}) vectors, "
+                f"got {values.shape} and {vectors.shape}"
+            )
+        return values, vectors
     if solver == "auto":
         small = not sp.issparse(matrix) and n <= LAPACK_SIZE
         solver = "lapack" if small or n_components > n // 2 else "arpack"

@@ -6,14 +6,16 @@ import logging
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from .kernels import CUTOFF, KernelShape, dense_distances, sparse_distances
 from .neighbors import Floats, Ints, NeighborSearch
 from .sampling import Sampling
 
-__all__ = ["SparseSupport", "kernel_matrix"]
+__all__ = ["SparseSupport", "connected_pieces", "kernel_matrix"]
 
 logger = logging.getLogger("manifoldkit")
 
@@ -48,6 +50,21 @@ def kernel_matrix(
     return sparse, support
 
 
+def connected_pieces(kernel: Any) -> int:
+    """Number of pieces that the kernel leaves apart, that is, joins by values below exp(-16) only."""
+    if sp.issparse(kernel):
+        return int(connected_components(kernel, directed=False)[0])
+    left, pieces = np.ones(len(kernel), dtype=bool), 0
+    while left.any():
+        pieces += 1
+        front = np.flatnonzero(left)[:1]
+        left[front] = False
+        while len(front):  # each row is looked at once
+            front = np.flatnonzero((kernel[front] > np.exp(-CUTOFF)).any(axis=0) & left)
+            left[front] = False
+    return pieces
+
+
 class SparseSupport:
     """Which training points may have weight at a query, when the kernel was truncated.
 
@@ -67,6 +84,7 @@ class SparseSupport:
 
     def __init__(self, search: NeighborSearch, length: int, indptr: Any, indices: Any, reach: float) -> None:
         self.search, self.length, self.reach = search, length, reach
+        self.width = length + int(np.diff(indptr).max())  # most candidates of a query
         self._indptr, self._indices = np.asarray(indptr, dtype=np.int64), np.asarray(indices, dtype=np.int64)
 
     def _rows(self, nearest: Ints) -> Ints:
@@ -76,15 +94,22 @@ class SparseSupport:
         inside = offset < (stop - start)[:, None]
         return np.where(inside, self._indices[np.where(inside, start[:, None] + offset, 0)], nearest[:, None])
 
-    def mask(self, near: Tensor, n: int) -> Tensor:
-        """Candidates as a mask (B, n), given the nearest neighbours `near` (B, length) of each query."""
+    def mask(self, near: Tensor, at_sample: Tensor, n: int) -> Tensor:
+        """Candidates as a mask (B, n), given the nearest neighbours `near` (B, length) of each query.
+
+        Queries `at_sample` (B,) lie on a training point: its row alone counts, whatever the order of ties.
+        """
+        near = torch.where(at_sample[:, None], near[:, :1], near)
         mask = torch.zeros(len(near), n, dtype=torch.bool, device=near.device).scatter_(1, near, True)
         rows = torch.from_numpy(self._rows(near[:, 0].cpu().numpy()))
         return mask.scatter_(1, rows.to(near.device), True)
 
-    def candidates(self, x: Floats) -> tuple[Tensor, Tensor]:
-        """Indices (B, K) of the candidates, nearest first, and a mask (B, K) that is False on repeated ones."""
-        near = np.asarray(self.search.kneighbors(x, self.length)[1])
+    def candidates(self, x: Floats, floor: float) -> tuple[Tensor, Tensor]:
+        """Indices (B, K) of the candidates, nearest first, and a mask (B, K) that is False where they do not count.
+
+        Those that do not are repeated ones, and at a training point (nearer than `floor`) all but its own row.
+        """
+        distances, near = self.search.kneighbors(x, self.length)
         both = np.concatenate([near, self._rows(near[:, 0])], axis=1)
         order = np.argsort(both, axis=1, kind="stable")
         ranked = np.take_along_axis(both, order, axis=1)
@@ -92,4 +117,6 @@ class SparseSupport:
         first[:, 1:] = ranked[:, 1:] != ranked[:, :-1]
         mask = np.empty_like(first)
         np.put_along_axis(mask, order, first, axis=1)
+        for i in np.flatnonzero(distances[:, 0] <= floor):
+            mask[i, : self.length] &= np.isin(near[i], both[i, self.length :])
         return torch.from_numpy(both), torch.from_numpy(mask)

@@ -46,17 +46,31 @@ def leading_directions(vectors: Tensor, dimension: int) -> tuple[Tensor, Tensor]
     return basis, squares.flip(1).clamp_min(0).sqrt()
 
 
-def tangent_basis(manifold: DiffusionManifold, flat: Tensor, method: str) -> Tensor:
-    """Basis (B, D, d) at `flat` (B, D) by one of `TANGENT_METHODS` (see `DiffusionManifold.tangent_basis`)."""
+def tangent_basis(manifold: DiffusionManifold, flat: Tensor, method: str) -> tuple[Tensor, Tensor]:
+    """Basis (B, D, d) and singular values (B, d) at `flat` (B, D), see `DiffusionManifold.tangent_basis`."""
     d = manifold.tangent_dimension_
+    if manifold.dimension is None and d == flat.shape[1] > 1:
+        warnings.warn(
+            f"the estimated dimension {manifold.dimension_:.2f} makes tangent spaces all of the {d}-dimensional "
+            "ambient space: noise raises it, so pass dimension=",
+            DegenerateTangentWarning,
+            stacklevel=3,
+        )
     directions = {"sec": _field_directions, "pca": _neighbor_directions, "smoothed": _smoothed_directions}[method]
     # Smoothed points lie in the span of few modes: their directions are found there, and carried to D dimensions.
     frame = manifold._smoothed_points[1].to(flat) if method == "smoothed" else None
-    basis = flat.new_empty(len(flat), flat.shape[1], d)
+    basis, singular = flat.new_empty(len(flat), flat.shape[1], d), flat.new_empty(len(flat), d)
     degenerate = 0
     n_vectors = max(manifold._tangent_neighbors, 3 * d + 2)
     for part in chunks(len(flat), 24 * n_vectors * flat.shape[1]):
-        found, values = leading_directions(directions(manifold, flat[part]), d)
+        vectors = directions(manifold, flat[part])
+        if min(vectors.shape[1:]) < d:
+            raise ValueError(
+                f"method {method!r} has {min(vectors.shape[1:])} directions for {d} dimensions: raise n_components, "
+                "or n_tangent_neighbors, or pass a lower dimension"
+            )
+        found, values = leading_directions(vectors, d)
+        singular[part] = values[:, :d]
         basis[part] = found if frame is None else frame @ found
         spanning = (values[:, 0] > 0) & (values[:, d - 1] > DEGENERATE[method] * values[:, 0])
         degenerate += int((~spanning).sum())
@@ -72,7 +86,7 @@ def tangent_basis(manifold: DiffusionManifold, flat: Tensor, method: str) -> Ten
             DegenerateTangentWarning,
             stacklevel=3,
         )
-    return basis
+    return basis, singular
 
 
 def _field_directions(manifold: DiffusionManifold, flat: Tensor) -> Tensor:
@@ -84,17 +98,20 @@ def _field_directions(manifold: DiffusionManifold, flat: Tensor) -> Tensor:
 
 def _neighbor_directions(manifold: DiffusionManifold, flat: Tensor) -> Tensor:
     """Nearest training points less their mean (B, k, D)."""
-    sampling = manifold._sampling
-    _, index = sampling.search.kneighbors(flat.cpu().numpy(), manifold._tangent_neighbors)
-    near = torch.from_numpy(sampling.points[index]).to(flat)
-    return near - near.mean(dim=1, keepdim=True)
+    offsets = neighbor_offsets(manifold, flat, manifold._tangent_neighbors)
+    return offsets - offsets.mean(dim=1, keepdim=True)
+
+
+def neighbor_offsets(manifold: DiffusionManifold, flat: Tensor, n_neighbors: int) -> Tensor:
+    """Vectors (B, k, D) from points to their nearest training points."""
+    _, index = manifold._sampling.search.kneighbors(flat.cpu().numpy(), n_neighbors)
+    return torch.from_numpy(manifold._sampling.points[index]).to(flat) - flat[:, None]
 
 
 def _smoothed_directions(manifold: DiffusionManifold, flat: Tensor) -> Tensor:
     """Projections of the training points of largest weight, less their weighted mean, times root weight (B, k, r)."""
-    manifold._map.to(flat.device)
     with torch.no_grad():
-        weights, index = manifold._map(flat, manifold.far)
+        weights, index = manifold._row(flat.device)(flat, manifold.far)
     weights, top = weights.topk(min(manifold._tangent_neighbors, weights.shape[1]), dim=1)
     weights = (weights / weights.sum(dim=1, keepdim=True))[:, :, None]
     near = manifold._smoothed_points[0].to(flat)[top if index is None else index.gather(1, top)]

@@ -48,6 +48,10 @@ class DistanceCalibration(BaseEstimator):
     def __init__(self, manifold: Manifold | LabelledManifold) -> None:
         self.manifold = manifold
 
+    def __sklearn_clone__(self) -> DistanceCalibration:
+        """Keep the manifold, which unfitted would be of no use."""
+        return type(self)(self.manifold)
+
     def fit(self, X: Array, labels: Any = None) -> DistanceCalibration:
         """Measure the distances of held-out real samples.
 

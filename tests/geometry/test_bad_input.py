@@ -210,7 +210,7 @@ def test_parameters_of_the_exterior_calculus(fitted, options, message):
 
 @pytest.mark.parametrize("count", [0, -1, 10_000])
 def test_number_of_fields(fitted, count):
-    with pytest.raises(ValueError, match="n_fields must lie between 1"):
+    with pytest.raises(ValueError, match="n_fields must"):
         ExteriorCalculus(fitted, 9, 23).fit().fields(POINTS, count)
 
 
@@ -292,7 +292,7 @@ def test_almost_copies_of_a_sample():
 
 
 def test_two_components():
-    with pytest.warns(exceptions.DisconnectedGraphWarning, match="2 pieces, of which the kernel leaves 2"):
+    with pytest.warns(exceptions.DisconnectedGraphWarning, match="2 pieces that the kernel leaves apart"):
         manifold = DiffusionManifold(7, 10).fit(np.concatenate([POINTS, POINTS + 100]))
     assert manifold.n_connected_components_ == 2
     np.testing.assert_allclose(manifold.markov_eigenvalues_[:2], 1, atol=1e-9)
@@ -306,6 +306,7 @@ def test_one_component_is_the_rule(fitted):
     assert fitted.n_connected_components_ == 1
 
 
+@pytest.mark.filterwarnings("ignore::manifoldkit.exceptions.DisconnectedGraphWarning")
 def test_outlier():
     with pytest.warns(exceptions.OutlierWarning, match="1 samples lie more than 100"):
         DiffusionManifold(7, 10).fit(np.concatenate([make_circle(800, random_state=0).points, [[40.0, 40.0]]]))

@@ -42,7 +42,7 @@ def fitted():
 
 
 def test_clone_is_unfitted_and_equal():
-    original = DiffusionManifold(7, 12, 0.3, 1, far="plain", tangent_method="pca", random_state=3).fit(POINTS)
+    original = DiffusionManifold(7, 12, 1.2, 1, far="plain", tangent_method="pca", random_state=3).fit(POINTS)
     copy = clone(original)
     assert copy.get_params() == original.get_params()
     assert not hasattr(copy, "eigenvalues_")
@@ -50,8 +50,9 @@ def test_clone_is_unfitted_and_equal():
 
 
 def test_clone_of_the_exterior_calculus(fitted):
-    copy = clone(ExteriorCalculus(fitted, 9, 23, tol=0.05), safe=False)
+    copy = clone(ExteriorCalculus(fitted, 9, 23, tol=0.05))
     assert (copy.n_functions, copy.n_products, copy.tol) == (9, 23, 0.05)
+    assert copy.fit().manifold is fitted
 
 
 @pytest.mark.parametrize("options", [{}, {"dense_limit": 50}, {"n_kernel_neighbors": 40}], ids=str)

@@ -343,6 +343,7 @@ def test_no_distance_is_too_far(clean_fit, far, radius):
     assert torch.isfinite(leaf.grad).all()
 
 
+@pytest.mark.filterwarnings("ignore::manifoldkit.exceptions.DisconnectedGraphWarning")
 def test_an_outlier_attracts_the_plain_extension_only(learn):
     points = np.concatenate([make_circle(1000, random_state=0).points, [[4.0, 4.0]]])
     with pytest.warns(OutlierWarning, match="remove them"):

@@ -20,7 +20,7 @@ def fitted():
 def layers(manifold, far, device):
     made = manifold.to_module(far)
     assert made.reduction == "keops"
-    plain = NystromLayer(made.row, made.coefficients, made.in_shape, made.out_shape, far, "torch")
+    plain = NystromLayer(made.row, made.coefficients, made.sample_shape, far, "torch")
     return made.to(device), plain.to(device)
 
 
