@@ -57,7 +57,7 @@ def learn_surface(digit: Tensor) -> Surface:
     meanings = np.column_stack([np.cos(np.radians(angle)), np.sin(np.radians(angle)), scale])
     # Images turn fast: the grid must be fine and the series long to follow them. Without noise, local principal
     # components are the best tangents.
-    manifold = DiffusionManifold(n_components=300, n_neighbors=8, dimension=2, tangent_method="pca")
+    manifold = DiffusionManifold(300, n_neighbors=8, dimension=2, n_projection_components=260, tangent_method="pca")
     return Surface(digit, manifold.fit(rendered.images), meanings)
 
 

@@ -82,7 +82,7 @@ def test_a_foreign_engine_survives_clone_and_copies_among_the_samples():
 
 
 def test_an_engine_over_other_samples_is_refused():
-    with pytest.raises(ValueError, match="must have been built on the same samples|must find 13 of the 100"):
+    with pytest.raises(ValueError, match="must find 13 of the 100 samples"):
         learn(POINTS[:100], neighbors=SquaredDistances(POINTS))
 
 
