@@ -17,9 +17,9 @@ criteria of the table.
 Look at the column "distance quantile": it is the share of real images, held out, that are nearer to the manifold.
 FGSM leaves the manifold, PGD moves off by less since it stops at the first success; the adversaries of the
 on-manifold attack stay as near as typical real images (with residual "drop" they are on the manifold by construction,
-so that 0 says nothing there). "To nearest real" is the distance to the nearest of the 60,000 training images. Then look at the pictures:
-some adversaries have become another digit, which "5-NN keeps class" counts, and some are superpositions of strokes
-that nobody would write. A distance does not see everything.
+so that 0 says nothing there). "To nearest real" is the distance to the nearest of the 60,000 training images. Then
+look at the pictures: some adversaries have become another digit, which "5-NN keeps class" counts, and some are
+superpositions of strokes that nobody would write. A distance does not see everything.
 """
 
 from __future__ import annotations
