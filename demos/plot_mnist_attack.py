@@ -50,9 +50,6 @@ from manifoldkit.risk import DistanceCalibration
 EPS = 0.2  # radius of FGSM and PGD in the maximum norm
 STEPS = 40
 STEP_SIZES = (0.5, 1.0, 2.0)
-# Fresh tangents at each step, and only the normal part of the projection: the walk follows the manifold and is not
-# drawn back to where it came from.
-WALK = {"steps": STEPS, "tangent": "refresh", "projection": "normal"}
 
 
 @dataclass
@@ -119,7 +116,7 @@ def search_step_size(
     print("\nstep size of the on-manifold attack, on 100 other images:")
     rates = {}
     for alpha in STEP_SIZES:
-        attack = OnManifoldPGD(model, atlas, **WALK, alpha=alpha, residual="carry")
+        attack = OnManifoldPGD(model, atlas, alpha=alpha, steps=STEPS, residual="carry")
         result = attack.run(data.search, data.search_labels)
         near = calibration.quantile(result.adversarial, data.search_labels) < 0.95
         kept = judge.predict(result.adversarial.flatten(1).numpy()) == data.search_labels.numpy()
@@ -136,7 +133,7 @@ def search_step_size(
 def run_attacks(model: nn.Module, atlas: ManifoldAtlas, data: Images, alpha: float) -> dict[str, tuple]:
     """Each attack's result and seconds."""
     generator = torch.Generator().manual_seed(0)
-    walk = {**WALK, "alpha": alpha}
+    walk = {"alpha": alpha, "steps": STEPS}
     attacks: dict[str, Attack] = {
         f"FGSM, eps {EPS}": FGSM(model, EPS),
         f"PGD L_inf, eps {EPS}": PGD(model, EPS, alpha=EPS / 10, steps=STEPS, random_start=True, generator=generator),
@@ -201,7 +198,13 @@ def draw(model: nn.Module, atlas: ManifoldAtlas, data: Images, results: dict[str
     bases = chart.tangent_basis(chart.project(images))
     tangents = (bases @ (bases.mT @ gradients.flatten(1)[:, :, None])).reshape(images.shape)
     axes = plot_attack_rows(
-        images, gradients, tangents, result.adversarial[shown], result.prediction_after[shown], labels
+        images,
+        gradients,
+        tangents,
+        result.adversarial[shown],
+        result.prediction_after[shown],
+        labels,
+        predictions_before=predict(model, images),
     )
     save(axes, out / "mnist_attack.png")
 

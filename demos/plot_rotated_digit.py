@@ -62,7 +62,7 @@ def learn_surface(digit: Tensor) -> Surface:
 
 
 def attack(model: nn.Module, surface: Surface, label: int) -> AttackResult:
-    walk = OnManifoldPGD(model, surface.manifold, alpha=0.5, steps=150, tangent="refresh", record_path=True)
+    walk = OnManifoldPGD(model, surface.manifold, alpha=0.5, steps=150, projection="full", record_path=True)
     return walk.run(surface.digit[None], torch.tensor([label]))
 
 

@@ -164,7 +164,9 @@ def draw(like: torch.Tensor, generator: torch.Generator, *, normal: bool) -> tor
 
 
 def read_norm(norm: Any) -> type[LinfBall] | type[L2Ball]:
-    """The ball of a norm: "inf" (or infinity) or 2 (or "2")."""
+    """The ball of a norm: "inf" (or infinity, "Linf") or 2 (or "2", "L2")."""
+    if isinstance(norm, str):
+        norm = norm.removeprefix("L").removeprefix("l")
     if norm == "inf" or (isinstance(norm, float) and math.isinf(norm) and norm > 0):
         return LinfBall
     if norm == "2" or (isinstance(norm, int | float) and not isinstance(norm, bool) and norm == 2):

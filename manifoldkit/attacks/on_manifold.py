@@ -27,9 +27,10 @@ class OnManifoldPGD(Attack):
     after `steps` ("max_steps"). ``steps=0`` shows what the projection alone does: success is where it flips.
 
     Learned projections drift: iterating them slides points along the manifold towards a few attracting ones. With
-    ``projection="full"``, `alpha` has to exceed that tangential drift, or the walk stands still for ever though its
-    status is "max_steps". If success is low, raise `alpha` or use ``projection="normal"``, which has no drift. A
-    tenth of the radius of curvature is a good first `alpha`. Run :class:`RandomTangentWalk` with the same
+    ``projection="full"``, `alpha` has to exceed that tangential drift, or the walk is drawn back to where it was and
+    ends "stalled" or at "max_steps". The defaults, which have no drift, differ from the source's, which are
+    ``tangent="fixed", projection="full"``. Low success says little before `alpha` has been searched over a decade: a
+    tenth of the radius of curvature is a good first value, on MNIST 1. Run :class:`RandomTangentWalk` with the same
     arguments beside every attack: what it breaks is not the doing of the gradient.
 
     Parameters
@@ -48,10 +49,11 @@ class OnManifoldPGD(Attack):
         Walk towards the labels given instead of away from them.
     normalize : bool, default=True
         Divide the tangent gradient by its length.
-    tangent : {"fixed", "refresh"}, default="fixed"
-        Keep the tangent basis of the start, as the source does, or compute it anew at each step.
-    projection : {"full", "normal"}, default="full"
-        ``N(y) = project(y)``, or the normal part of that move alone, ``y + (I - T_y T_y^T)(project(y) - y)``.
+    tangent : {"refresh", "fixed"}, default="refresh"
+        Compute the tangent basis anew at each step, or keep that of the start, as the source does.
+    projection : {"normal", "full"}, default="normal"
+        The normal part of the move to the projection, ``N(y) = y + (I - T_y T_y^T)(project(y) - y)``, or all of it,
+        ``N(y) = project(y)``.
     residual : {"drop", "carry"}, default="drop"
         Walk on the manifold, or on its copy through the image: "carry" adds x0 - project(x0) to every point, so
         that the walk starts exactly at the image and keeps the detail that the manifold has not.
@@ -101,8 +103,8 @@ class OnManifoldPGD(Attack):
         loss: str | Loss = "ce",
         targeted: bool = False,
         normalize: bool = True,
-        tangent: str = "fixed",
-        projection: str = "full",
+        tangent: str = "refresh",
+        projection: str = "normal",
         residual: str = "drop",
         bounds: tuple[float, float] | None = (0, 1),
         eps: Any = None,

@@ -32,7 +32,7 @@ class AttackResult:
     prediction_before, prediction_after : int array of shape (B,)
         Class of the image given and of the adversary.
     status : numpy array of str, shape (B,)
-        "success"; "stalled" (the direction vanished, or the limits allow no step along it); "max_steps".
+        "success"; "stalled" (no direction, or a step that limits or the way back to the manifold undo); "max_steps".
     l2, linf : array of shape (B,)
         Size of the change from the image given.
     distance_to_manifold : array of shape (B,) or None

@@ -20,16 +20,17 @@ def warn_of_spectrum(estimator: Any, markov: Floats, least: float, n_pieces: int
     """Warn of components that had to be dropped, of too large a scale, and of data in several pieces."""
     if estimator.n_components_ < len(markov):
         warnings.warn(
-            f"only {estimator.n_components_} of n_components={len(markov)} have a Markov eigenvalue above {least}: "
-            "the others are dropped. Ask for fewer, use more samples, fewer neighbours or a smaller epsilon, "
-            "or in many dimensions n_kernel_neighbors",
+            f"only {estimator.n_components_} of n_components={len(markov)} have a Markov eigenvalue above {least} and "
+            "are kept. To keep more, pass n_kernel_neighbors (64, say) in many dimensions, else a smaller epsilon or "
+            "more samples",
             SpectrumTruncatedWarning,
             stacklevel=4,
         )
     if len(markov) > 1 and markov[1] < LEAST_FIRST:
         warnings.warn(
-            f"epsilon={estimator.epsilon_:.3g} is so large that the first Markov eigenvalue is {markov[1]:.2g}: "
-            "eigenvalues carry a bias. Use epsilon='knn', more samples or fewer neighbours",
+            f"the kernel is so wide that the first Markov eigenvalue is {markov[1]:.2g}: eigenvalues carry a bias, and "
+            "projections fall near the mean of the samples. Pass n_kernel_neighbors (64, say) in many dimensions, else "
+            f"a smaller epsilon than {estimator.epsilon_:.3g}, or more samples",
             ScaleWarning,
             stacklevel=4,
         )

@@ -36,7 +36,7 @@ def check_parameters(estimator: Any, n: int, n_features: int) -> int:
         raise ValueError(f"n_samples={n} is too few for n_neighbors={k}: at least n_neighbors + 2 are needed")
     positive(estimator.n_components, "n_components")
     if estimator.n_components > n:
-        raise ValueError(f"n_components={estimator.n_components} exceeds n_samples={n}")
+        raise ValueError(f"n_components={estimator.n_components} exceeds n_samples={n}: pass n_components <= {n}")
     positive(estimator.dense_limit, "dense_limit")
     for name in OPTIONAL_COUNTS:
         if getattr(estimator, name) is not None:

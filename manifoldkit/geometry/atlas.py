@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
@@ -17,7 +18,7 @@ from .protocol import Manifold
 __all__ = ["ManifoldAtlas"]
 
 
-class ManifoldAtlas(BaseEstimator):
+class ManifoldAtlas(ClassifierMixin, BaseEstimator):
     """One manifold for each class: a sample is projected onto the manifold of its label.
 
     Parameters
@@ -71,12 +72,20 @@ class ManifoldAtlas(BaseEstimator):
         self.classes_ = np.unique(labels)
         self.manifolds_: list[DiffusionManifold] = []
         prototype = DiffusionManifold() if self.estimator is None else self.estimator
-        for label in tqdm(self.classes_, desc="class manifolds", disable=not self.progress):
+        seen: dict[type[Warning], list[tuple[Any, str]]] = {}
+        for label in tqdm(self.classes_.tolist(), desc="class manifolds", disable=not self.progress):
             chosen = np.flatnonzero(labels == label)
             try:
-                self.manifolds_.append(clone(prototype).fit(X[chosen]))
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always")
+                    self.manifolds_.append(clone(prototype).fit(X[chosen]))
             except ValueError as error:
                 raise ValueError(f"class {label!r} ({len(chosen)} samples): {error}") from error
+            for warning in caught:
+                seen.setdefault(warning.category, []).append((label, str(warning.message)))
+        for category, found in seen.items():  # one warning of a kind, not one a class
+            names = ", ".join(dict.fromkeys(repr(label) for label, _ in found))
+            warnings.warn(f"classes {names}: {found[0][1]}", category, stacklevel=2)
         return self
 
     def at(self, labels: Any) -> Manifold:

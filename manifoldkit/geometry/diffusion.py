@@ -71,7 +71,8 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
         Eigen-solver; a callable takes the symmetric matrix and the number of pairs.
     n_kernel_neighbors : int, optional
         Keep only pairs of which one is among this many nearest neighbours of the other: in many dimensions only
-        this keeps the diffusion local. `eigenvalues_` then lose their absolute scale. Default: every pair.
+        this keeps the diffusion local. `eigenvalues_` then lose their absolute scale, and the projection jumps
+        where the nearest sample changes: it is smooth in pieces only. Default: every pair.
     dense_limit : int, default=6000
         Up to this many samples distances to all are computed, above it those with ``delta^2 < 16 epsilon^2``.
     reduction : {"torch", "keops"}, default="torch"
@@ -384,7 +385,8 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
         -------
         NystromLayer
             ``layer(x)`` (B, *shape) -> (B, *shape), equal to ``project(x)``; its derivative is exact. A copy: moving,
-            casting or loading it leaves the manifold alone.
+            casting or loading it leaves the manifold alone. With `n_kernel_neighbors` or ``far="knn"`` it is smooth in
+            pieces only; gradients do not see the jumps between them, so beware of masked gradients.
         """
         check_is_fitted(self)
         mode = choice(self.far if far is None else far, "far", FAR_MODES)

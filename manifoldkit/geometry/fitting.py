@@ -82,7 +82,9 @@ class DiffusionFit:
         random_state, shape = check_random_state(self.random_state), SHAPES[self.kernel]
         sampling = self._sampling = sample_neighborhoods(points, k, self.bandwidth, self.neighbors)
         if self.n_components > len(sampling.points):
-            raise ValueError(f"n_components={self.n_components} exceeds the {len(sampling.points)} distinct samples")
+            raise ValueError(
+                f"n_components={self.n_components} exceeds the {len(sampling.points)} distinct samples: pass fewer"
+            )
         scale = choose_scale(sampling, shape, self.epsilon, random_state)
         self.bandwidth_, self.epsilon_ = sampling.spread(sampling.rho), float(np.sqrt(scale.eps2))
         self.dimension_, self.scaling_curve_ = scale.dimension, scale.curve
@@ -168,7 +170,8 @@ class DiffusionFit:
     def _query(self, Y: Any, name: str = "Y") -> torch.Tensor:
         """Queries as a float64 matrix (B, D)."""
         check_is_fitted(self)
-        if not isinstance(Y, torch.Tensor) and np.asarray(Y).ndim <= 2:
+        vectors = len(self.sample_shape_) == 1 or hasattr(Y, "columns")
+        if not isinstance(Y, torch.Tensor) and vectors and np.asarray(Y).ndim <= 2:
             Y = validate_data(self, Y, dtype=np.float64, reset=False)
         flat = flatten(as_tensor(Y, name), self.sample_shape_, name)
         if len(flat) == 0:

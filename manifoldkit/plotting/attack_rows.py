@@ -44,7 +44,7 @@ def plot_attack_rows(
     labels : int array or Tensor (B,)
         True classes.
     predictions_before : int array or Tensor (B,), optional
-        Classes of the originals; default: the labels.
+        Classes of the originals; without them originals carry their labels, and no verdict.
     row_labels : sequence of 4 str
     limits : (float, float), default=(0, 1)
         Of originals and adversaries.
@@ -89,7 +89,8 @@ def plot_attack_rows(
         raise ValueError(f"all four kinds of images must have one shape, got {shapes}")
     count = len(stacks["originals"])
     truth, after = class_array(labels, "labels", (count,)), class_array(predictions, "predictions", (count,))
-    before = truth if predictions_before is None else class_array(predictions_before, "predictions_before", (count,))
+    known = predictions_before is not None
+    before = class_array(predictions_before, "predictions_before", (count,)) if known else truth
     if len(row_labels) != 4:
         raise ValueError(f"row_labels must have 4 members, got {len(row_labels)}")
 
@@ -99,8 +100,10 @@ def plot_attack_rows(
         plot_images(
             stacks[name],
             rows=1,
-            titles=[f"{value} {'✓' if good else '✗'}" for value, good in zip(classes, right, strict=True)],
-            title_colors=[GREEN if good else VERMILLION for good in right],
+            titles=[f"{value} {'✓' if good else '✗'}" for value, good in zip(classes, right, strict=True)]
+            if known or row == 3
+            else [str(value) for value in classes],
+            title_colors=[GREEN if good else VERMILLION for good in right] if known or row == 3 else None,
             row_labels=[row_labels[row]],
             limits=limits,
             axes=grid[row],

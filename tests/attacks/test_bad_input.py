@@ -48,7 +48,7 @@ class Broken:
         (PGD, {"steps": 0}, ValueError, "steps must be at least 1"),
         (PGD, {"steps": 2.5}, TypeError, "steps must be an integer"),
         (PGD, {"norm": 1}, ValueError, "norm must be 'inf' or 2"),
-        (PGD, {"norm": "l2"}, ValueError, "norm must be 'inf' or 2"),
+        (PGD, {"norm": "L3"}, ValueError, "norm must be 'inf' or 2"),
         (PGD, {"loss": "mse"}, ValueError, "loss must be 'ce', 'margin'"),
         (PGD, {"loss": 3}, TypeError, "loss must be 'ce', 'margin'"),
         (PGD, {"restarts": 0, "random_start": True}, ValueError, "restarts must be at least 1"),
@@ -154,4 +154,4 @@ def test_radii_for_another_batch():
 )
 def test_manifolds(manifold, error, message):
     with pytest.raises(error, match=message):
-        OnManifoldPGD(LINEAR, manifold)(X, Y)
+        OnManifoldPGD(LINEAR, manifold, tangent="fixed")(X, Y)

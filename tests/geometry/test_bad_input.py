@@ -322,7 +322,7 @@ def test_more_components_than_can_be_used():
 
 @pytest.mark.filterwarnings("ignore::manifoldkit.exceptions.SpectrumTruncatedWarning")
 def test_scale_that_is_too_large():
-    with pytest.warns(exceptions.ScaleWarning, match="psilon='knn'"):
+    with pytest.warns(exceptions.ScaleWarning, match="the kernel is so wide"):
         DiffusionManifold(2, 10, epsilon=100.0).fit(POINTS)
 
 

@@ -147,3 +147,12 @@ def test_an_atlas_takes_lists_and_names():
 def test_a_calibration_keeps_its_manifold_when_cloned():
     calibration = DistanceCalibration(Circle())
     assert clone(calibration).manifold is calibration.manifold
+
+
+def test_an_atlas_warns_once_of_a_kind_and_names_the_classes():
+    crowd = np.random.default_rng(0).normal(size=(90, 40))
+    with pytest.warns(UserWarning, match="Markov") as caught:
+        ManifoldAtlas(DiffusionManifold(9, 12, dimension=2)).fit(crowd, np.repeat([3, 5, 8], 30))
+    assert len({warning.category for warning in caught}) == len(caught)
+    assert all("classes 3, 5, 8: " in str(warning.message) for warning in caught)
+    assert all(warning.filename == __file__ for warning in caught)
