@@ -55,7 +55,7 @@ class Constraint(ABC):
 
     def random_start(self, generator: torch.Generator) -> torch.Tensor:
         """A random allowed point for every sample, (B, ...)."""
-        raise NotImplementedError(f"{type(self).__name__} has no random start")
+        raise TypeError(f"{type(self).__name__} has no random start")
 
     @abstractmethod
     def direction(self, x: torch.Tensor, gradient: torch.Tensor | None) -> torch.Tensor:

@@ -6,16 +6,14 @@ from typing import Any
 
 import torch
 
-from manifoldkit.attacks._input import read_radius
-from manifoldkit.attacks.base import Attack
-from manifoldkit.attacks.constraints import Constraint, read_norm
 from manifoldkit.attacks.losses import Loss
+from manifoldkit.attacks.pgd import PGD
 from manifoldkit.geometry.protocol import LabelledManifold, Manifold
 
 __all__ = ["FGSM"]
 
 
-class FGSM(Attack):
+class FGSM(PGD):
     r"""Fast gradient sign method, for a quick first look at a network's robustness.
 
     .. math:: x = \operatorname{clip}(x_0 + \epsilon\, \operatorname{sign} \nabla_x L(f(x_0), y))
@@ -77,28 +75,12 @@ class FGSM(Attack):
     ) -> None:
         super().__init__(
             model,
+            eps,
+            alpha=eps,
             steps=1,
-            loss=loss,
+            norm=norm,
             targeted=targeted,
+            loss=loss,
             bounds=bounds,
             manifold=manifold,
-            record_path=False,
-            generator=None,
         )
-        self.eps = read_radius(eps, "eps")
-        self.norm = norm
-        self._ball = read_norm(norm)
-
-    def _bind(
-        self,
-        images: torch.Tensor,
-        eps: torch.Tensor | None,
-        manifold_labels: torch.Tensor | None,
-        generator: torch.Generator,
-    ) -> Constraint:
-        assert eps is not None
-        return self._ball(images, eps, self.bounds)
-
-    def _step_sizes(self, n: int, eps: torch.Tensor | None) -> torch.Tensor:
-        assert eps is not None
-        return eps
