@@ -130,9 +130,9 @@ def search_step_size(
     return min(alpha for alpha, rate in rates.items() if rate >= best - error)
 
 
-def run_attacks(model: nn.Module, atlas: ManifoldAtlas, data: Images, alpha: float) -> dict[str, tuple]:
+def run_attacks(model: nn.Module, atlas: ManifoldAtlas, data: Images, alpha: float, seed: int) -> dict[str, tuple]:
     """Each attack's result and seconds."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     walk = {"alpha": alpha, "steps": STEPS}
     attacks: dict[str, Attack] = {
         f"FGSM, eps {EPS}": FGSM(model, EPS),
@@ -243,6 +243,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for pictures and the table")
     parser.add_argument("--images", type=int, default=1000, help="how many images to attack")
     parser.add_argument("--train", type=int, default=3000, help="training images of each class manifold")
+    parser.add_argument("--seed", type=int, default=0, help="of the classifier, random starts and random walks")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     clock = Clock()
@@ -252,7 +253,7 @@ def main() -> None:
     test_labels = test_labels.long()
     clock.lap("load")
 
-    model = train_classifier(torch.as_tensor(train_images), torch.as_tensor(train_labels).long())
+    model = train_classifier(torch.as_tensor(train_images), torch.as_tensor(train_labels).long(), seed=args.seed)
     accuracy = float((predict(model, test_images) == test_labels).float().mean())
     clock.lap("train the classifier")
     print(f"test accuracy {accuracy:.4f}")
@@ -267,7 +268,7 @@ def main() -> None:
     judge = KNeighborsClassifier(5).fit(train_images.reshape(len(train_images), -1), train_labels)
     alpha = search_step_size(model, atlas, data, calibration, judge)
     clock.lap("search the step size")
-    results = run_attacks(model, atlas, data, alpha)
+    results = run_attacks(model, atlas, data, alpha, args.seed)
     clock.lap("attack")
     text = table(results, data, calibration, judge)
     clock.lap("judge")
