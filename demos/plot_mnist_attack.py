@@ -16,7 +16,7 @@ criteria of the table.
 
 Look at the column "distance quantile": it is the share of real images, held out, that are nearer to the manifold.
 FGSM leaves the manifold, PGD moves off by less since it stops at the first success; the adversaries of the
-on-manifold attack stay as near as typical real images (with residual "drop" they are on the manifold by construction,
+on-manifold attack stay about as near as real images (with residual "drop" they are on the manifold by construction,
 so that 0 says nothing there). "To nearest real" is the distance to the nearest of the 60,000 training images. Then
 look at the pictures: some adversaries have become another digit, which "5-NN keeps class" counts, and some are
 superpositions of strokes that nobody would write. A distance does not see everything.
@@ -92,12 +92,12 @@ def class_manifolds(images: np.ndarray, labels: np.ndarray) -> ManifoldAtlas:
     return ManifoldAtlas(prototype, progress=True).fit(images, labels)
 
 
-def split_test_images(model: nn.Module, images: Tensor, labels: Tensor, n_attacked: int) -> Images:
+def split_test_images(model: nn.Module, images: Tensor, labels: Tensor, n_attacked: int, skip: int) -> Images:
     """Correctly classified images: an equal number a class to attack and to search on, the others held out."""
     right = predict(model, images) == labels
     attacked, search, held_out = [], [], []
     for digit in range(10):
-        chosen = torch.nonzero(right & (labels == digit))[:, 0]
+        chosen = torch.nonzero(right & (labels == digit))[skip:, 0]
         n = n_attacked // 10
         attacked.append(chosen[:n])
         search.append(chosen[n : n + 10])
@@ -242,6 +242,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[1])
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for pictures and the table")
     parser.add_argument("--images", type=int, default=1000, help="how many images to attack")
+    parser.add_argument("--skip", type=int, default=0, help="leave out that many test images of each class")
     parser.add_argument("--train", type=int, default=3000, help="training images of each class manifold")
     parser.add_argument("--seed", type=int, default=0, help="of the classifier, random starts and random walks")
     args = parser.parse_args()
@@ -262,7 +263,7 @@ def main() -> None:
     atlas = class_manifolds(train_images[few], train_labels[few])
     clock.lap("learn the manifolds")
 
-    data = split_test_images(model, test_images, test_labels, args.images)
+    data = split_test_images(model, test_images, test_labels, args.images, args.skip)
     calibration = DistanceCalibration(atlas).fit(data.held_out, data.held_out_labels)
     clock.lap("calibrate distances")
     judge = KNeighborsClassifier(5).fit(train_images.reshape(len(train_images), -1), train_labels)

@@ -77,6 +77,7 @@ def readout_error(surface: Surface, seed: int = 0) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[1])
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the pictures")
+    parser.add_argument("--rank", type=int, default=0, help="which of the test images of each digit to turn")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
 
@@ -88,7 +89,7 @@ def main() -> None:
     print("digit  read as  steps   angle  scale  rendered there  confirmed   read-out error (median)")
     strip, titles, confirmed, broken, example = [], [], 0, 0, None
     for label in tqdm(range(10), desc="digits"):
-        digit = test_images[right & (test_labels == label)][0]
+        digit = test_images[right & (test_labels == label)][args.rank]
         surface = learn_surface(digit)
         result = attack(model, surface, label)
         angle, scale = surface.read(result.adversarial)[0]

@@ -86,7 +86,7 @@ def test_normal_steps_arrive(walk, alpha, bearing):
 
 @pytest.mark.parametrize("alpha", TABLE)
 def test_path_stays_near_the_circle(walk, alpha):
-    """Within 0.03, which is what the fit itself is off at its worst place."""
+    """The source stays within 0.026; four seeds of ours within 0.066, 0.027, 0.023 and 0.032."""
     off = [np.abs(np.linalg.norm(r.path[:, 0].numpy(), axis=1) - 1).max() for r in walk(alpha, "normal")]
     assert np.median(off) < 0.035, off
     assert max(off) < 0.08, off

@@ -171,7 +171,11 @@ def roll(learn):
 
 
 def test_inside_the_swiss_roll(roll, principal_angles):
-    """Fields along the short axis come late, so that two fields are far too few."""
+    """Fields along the short axis come late, so that two fields are far too few.
+
+    The table does not define its interior. Here it is 3 units from the edge, of seed 1; from 1 unit on, seeds 0 and 1
+    have 4.6 and 3.5 degrees, so that the table's 3.0 is not met by both there.
+    """
     sample, exterior, inner = roll
     means = [
         principal_angles(leading(exterior.fields(sample.points, r), 2), sample.tangents)[inner].mean()
