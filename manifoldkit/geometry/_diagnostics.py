@@ -24,7 +24,7 @@ def warn_of_spectrum(estimator: Any, markov: Floats, least: float, n_pieces: int
             "are kept. To keep more, pass n_kernel_neighbors (64, say) in many dimensions, else a smaller epsilon or "
             "more samples",
             SpectrumTruncatedWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
     if len(markov) > 1 and markov[1] < LEAST_FIRST:
         warnings.warn(
@@ -32,7 +32,7 @@ def warn_of_spectrum(estimator: Any, markov: Floats, least: float, n_pieces: int
             "projections fall near the mean of the samples. Pass n_kernel_neighbors (64, say) in many dimensions, else "
             f"a smaller epsilon than {estimator.epsilon_:.3g}, or more samples",
             ScaleWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
     pieces = estimator.n_connected_components_
     if pieces > 1:
@@ -40,7 +40,7 @@ def warn_of_spectrum(estimator: Any, markov: Floats, least: float, n_pieces: int
             f"the samples fall into {pieces} pieces that the kernel leaves apart: fit each alone (ManifoldAtlas), or "
             "use more neighbours",
             DisconnectedGraphWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
     elif n_pieces > 1 or (len(markov) > 1 and markov[1] > 1 - NEARLY_ONE):
         warnings.warn(
@@ -48,5 +48,5 @@ def warn_of_spectrum(estimator: Any, markov: Floats, least: float, n_pieces: int
             f"neighbours, first Markov eigenvalue 1 - {1 - markov[1:2].sum():.1e}. The spectrum may show the gap "
             "between them: use more neighbours",
             DisconnectedGraphWarning,
-            stacklevel=4,
+            stacklevel=3,
         )

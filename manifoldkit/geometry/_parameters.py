@@ -46,7 +46,7 @@ def check_parameters(estimator: Any, n: int, n_features: int) -> int:
             f"n_projection_components={estimator.n_projection_components} exceeds n_components={estimator.n_components}"
         )
     if not callable(estimator.eigen_solver):
-        choice(estimator.eigen_solver, "eigen_solver", ("auto", "lapack", "arpack"))
+        choice(estimator.eigen_solver, "eigen_solver", ("auto", "lapack", "arpack", "lobpcg"))
     if estimator.n_kernel_neighbors is not None and estimator.n_kernel_neighbors < k:
         raise ValueError(f"n_kernel_neighbors={estimator.n_kernel_neighbors} must not be less than n_neighbors={k}")
     if estimator.dimension is not None and estimator.dimension > n_features:

@@ -22,7 +22,6 @@ from sklearn.utils.validation import check_is_fitted
 from .._arrays import like
 from ..exceptions import ScaleWarning
 from ._validation import choice, positive
-from .kernels import SHAPES
 from .neighbors import Floats
 
 if TYPE_CHECKING:
@@ -220,8 +219,7 @@ class ExteriorCalculus(BaseEstimator):
         if self.pushforward == "spectral":
             rate = manifold.eigenvalues_
         else:
-            constant = SHAPES[manifold.kernel].constant(manifold.dimension or manifold.dimension_)
-            rate = (1 - manifold.markov_eigenvalues_) / (constant * manifold._unit)
+            rate = (1 - manifold.markov_eigenvalues_) / manifold._unit
         return _product_rule(rate[:m], rate[:c], rate[:n0]) * table / np.sqrt(manifold.eigenvalues_[1])
 
     def fields(self, Y: Any, n_fields: int | None = None) -> Any:

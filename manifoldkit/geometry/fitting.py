@@ -14,10 +14,10 @@ from .._arrays import as_tensor, chunks, flatten
 from ._diagnostics import warn_of_spectrum
 from ._parameters import check_parameters
 from ._validation import choice
-from .kernels import SHAPES
+from .kernels import SHAPES, KernelShape
 from .neighbors import Floats
 from .nystrom import FAR_MODES, NystromRow
-from .sampling import Sampling, sample_neighborhoods
+from .sampling import Sampling, locality_order, sample_neighborhoods
 from .scale import choose_scale, unit_area
 from .spectrum import Spectrum, diffusion_spectrum, laplacian_eigenvalues
 from .support import connected_pieces, kernel_matrix
@@ -31,6 +31,8 @@ __all__ = ["DiffusionFit"]
 
 #: Markov eigenvalues below this are not divided by: the components are dropped.
 LEAST_MARKOV = 0.05
+#: Neighbours that a sparse kernel reaches, or twice those of the bandwidth, if that is more.
+KERNEL_NEIGHBORS = 64
 #: Components of the projection need at least this Markov eigenvalue, unless their number is given.
 PROJECTION_MARKOV = 0.2
 #: Most components of the projection by default, by dimension: more let noise pass.
@@ -80,29 +82,35 @@ class DiffusionFit:
         points = self._validate_samples(X)
         k = self.n_neighbors_ = check_parameters(self, *points.shape)
         random_state, shape = check_random_state(self.random_state), SHAPES[self.kernel]
-        sampling = self._sampling = sample_neighborhoods(points, k, self.bandwidth, self.neighbors)
+        dense = self.n_kernel_neighbors is None and len(points) <= self.dense_limit
+        reach = None if dense else self.n_kernel_neighbors or max(KERNEL_NEIGHBORS, 2 * k)
+        sampling, lists = sample_neighborhoods(points, k, self.bandwidth, self.neighbors, reach)
+        self._sampling = sampling
         if self.n_components > len(sampling.points):
             raise ValueError(
                 f"n_components={self.n_components} exceeds the {len(sampling.points)} distinct samples: pass fewer"
             )
-        scale = choose_scale(sampling, shape, self.epsilon, random_state)
+        scale = choose_scale(sampling, lists, shape, self.epsilon, random_state)
+        n_pieces = lists.n_pieces()
         self.bandwidth_, self.epsilon_ = sampling.spread(sampling.rho), float(np.sqrt(scale.eps2))
         self.dimension_, self.scaling_curve_ = scale.dimension, scale.curve
         self.tangent_dimension_ = self.dimension or int(np.clip(round(self.dimension_), 1, self.n_features_in_))
-        kernel, support = kernel_matrix(
-            sampling,
-            shape,
-            scale.eps2,
-            n_neighbors=k,
-            n_kernel_neighbors=self.n_kernel_neighbors,
-            dense_limit=self.dense_limit,
-        )
+        kernel, support, shape = kernel_matrix(sampling, lists, shape, scale.eps2, dense=dense)
+        del lists
         self.n_connected_components_ = connected_pieces(kernel)
+        diagonal = float(sampling.weights @ sampling.weights) / float(sampling.weights @ (kernel @ sampling.weights))
         spectrum = diffusion_spectrum(
-            kernel, sampling.weights, self.n_components, solver=self.eigen_solver, random_state=random_state
+            kernel,
+            sampling.weights,
+            self.n_components,
+            solver=self.eigen_solver,
+            dimension=scale.dimension,
+            order=None if dense or isinstance(self.neighbors, str) else locality_order(sampling.points),
+            random_state=random_state,
         )
         del kernel
-        self._set_spectrum(spectrum, sampling, scale.eps2)
+        self._set_spectrum(spectrum, sampling, shape, scale.eps2, diagonal)
+        warn_of_spectrum(self, spectrum.markov, LEAST_MARKOV, n_pieces)
         row = NystromRow(
             sampling,
             eps2=scale.eps2,
@@ -123,6 +131,11 @@ class DiffusionFit:
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_map")
 
+    @property
+    def eigenfunctions_(self) -> Floats:
+        """Eigenfunctions at the training samples (n, n_components_)."""
+        return self._sampling.spread(self._functions)
+
     def __getstate__(self) -> dict[str, Any]:
         """Leave out copies on other devices, which the reader may not have."""
         state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
@@ -141,21 +154,22 @@ class DiffusionFit:
             raise ValueError(f"X is constant: all {len(points)} samples are equal, which is no manifold to learn")
         return points
 
-    def _set_spectrum(self, spectrum: Spectrum, sampling: Sampling, eps2: float) -> None:
+    def _set_spectrum(
+        self, spectrum: Spectrum, sampling: Sampling, shape: KernelShape, eps2: float, diagonal: float
+    ) -> None:
         markov = spectrum.markov
         usable = int(np.sum(np.cumprod(markov >= LEAST_MARKOV)))
         self.n_components_ = self._n_features_out = usable
         self.markov_eigenvalues_ = markov[:usable]
         self._functions, self._measure = spectrum.functions[:, :usable], spectrum.measure
-        self.eigenfunctions_ = sampling.spread(self._functions)
         self.measure_ = sampling.spread(spectrum.measure / sampling.weights)
         d = self.dimension or self.dimension_
-        self._unit = eps2 * unit_area(sampling, self.units, d, self.n_neighbors_, self.bandwidth)
-        self.eigenvalues_ = laplacian_eigenvalues(self.markov_eigenvalues_, SHAPES[self.kernel], self._unit, d)
+        area = eps2 * unit_area(sampling, self.units, d, self.n_neighbors_, self.bandwidth)
+        self._unit = area * shape.constant(d) * (1 - shape.excess(d, diagonal))
+        self.eigenvalues_ = laplacian_eigenvalues(self.markov_eigenvalues_, shape, self._unit)
         clear = int(np.sum(self.markov_eigenvalues_ > PROJECTION_MARKOV))
         default = min(clear, PROJECTION_COMPONENTS.get(self.tangent_dimension_, clear))
         self.n_projection_components_ = max(1, min(self.n_projection_components or default, usable))
-        warn_of_spectrum(self, markov, LEAST_MARKOV, sampling.n_pieces())
 
     def _modes(self, values: Floats, n_components: int) -> torch.Tensor:
         """Generalised Fourier coefficients (N, q) of `values` (u, q): inner products in the measure."""

@@ -11,22 +11,23 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 import torch
+from scipy.integrate import quad
 
 from ..exceptions import ScaleWarning
-from .neighbors import Floats, Ints, NeighborSearch
+from .neighbors import Floats, Ints
 
-__all__ = ["CUTOFF", "SHAPES", "KernelShape", "bandwidth", "dense_distances", "neighbor_deltas", "sparse_distances"]
+__all__ = ["CUTOFF", "SHAPES", "KernelShape", "bandwidth", "compact_kernel", "dense_distances", "neighbor_deltas"]
 
-#: Pairs with delta^2 / eps^2 above this are left out of sparse kernels: exp(-16) = 1e-7 of the diagonal.
+#: Pairs with delta^2 / eps^2 above this are not joined: exp(-16) = 1e-7 of the diagonal.
 CUTOFF = 16.0
-#: Longest neighbour lists from which a sparse kernel is made, unless their length is given.
-LONGEST = 800
+#: Share of the neighbour lists that may end inside the support of a compact kernel.
+OUTSIDE = 0.01
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class KernelShape:
     name : str
     width : float or None
         s of ``h(z) = exp(-z / s)``; None for the indicator of z <= 1.
+    reach : float or None
+        End r of a compact support: ``h(z) = exp(-z / s) (1 - (z / r)^2)^2`` up to r.
 
     Examples
     --------
@@ -50,10 +53,42 @@ class KernelShape:
 
     name: str
     width: float | None
+    reach: float | None = None
+
+    def compact(self, reach: float) -> KernelShape:
+        """Bring the shape smoothly to zero at `reach`; the indicator stays as it is."""
+        return self if self.width is None else replace(self, reach=reach)
 
     def constant(self, dimension: float) -> float:
-        """The constant c; only the indicator's depends on the dimension."""
-        return 1 / (2 * (dimension + 2)) if self.width is None else self.width / 4
+        """The constant c, which depends on the dimension if the support is compact."""
+        if self.width is None:
+            return 1 / (2 * (dimension + 2))
+        if self.reach is None:
+            return self.width / 4
+        return self._moment(dimension + 1) / (2 * dimension * self._moment(dimension - 1))
+
+    def excess(self, dimension: float, diagonal: float) -> float:
+        r"""Share that the points themselves add to the kernel sums, beyond what they add to those of the full shape.
+
+        A point counts among its own neighbours with the largest weight of all, and slows the diffusion by its share
+        of the sum. A compact shape sees fewer neighbours, which makes that share larger.
+
+        Parameters
+        ----------
+        dimension : float
+        diagonal : float
+            Share of the diagonal in the sum of the kernel matrix.
+        """
+        if self.reach is None:
+            return 0.0
+        full = replace(self, reach=None)
+        neighbors = (1 / diagonal - 1) * full._moment(dimension - 1) / self._moment(dimension - 1)
+        return 1 - (1 - diagonal) * (1 + 1 / neighbors)
+
+    def _moment(self, power: float) -> float:
+        """Integral of r^power h(r^2)."""
+        end = math.sqrt(self.reach or 40 * (self.width or 1.0))
+        return float(quad(lambda r: r**power * float(self(np.float64(r * r))), 0, end)[0])
 
     def log(self, z: torch.Tensor) -> torch.Tensor:
         """Logarithm of h at `z`, up to a constant for each row.
@@ -62,11 +97,18 @@ class KernelShape:
         """
         if self.width is None:
             return torch.where(z - z.amin(dim=-1, keepdim=True) <= 1, 0.0, -math.inf)
-        return -z / self.width
+        if self.reach is None:
+            return -z / self.width
+        inside = z < self.reach
+        safe = torch.where(inside, z, 0.0)  # no gradient of an infinite logarithm
+        return torch.where(inside, 2 * torch.log1p(-((safe / self.reach) ** 2)) - safe / self.width, -math.inf)
 
     def __call__(self, z: Any) -> Any:
         """Kernel values at `z` (numpy)."""
-        return (z <= 1).astype(np.float64) if self.width is None else np.exp(z / -self.width)
+        if self.width is None:
+            return (z <= 1).astype(np.float64)
+        values = np.exp(z / -self.width)
+        return values if self.reach is None else values * np.square(np.maximum(1 - np.square(z / self.reach), 0))
 
 
 SHAPES = {
@@ -86,7 +128,7 @@ def bandwidth(distances: Any, convention: str) -> Any:
     The first distance is skipped for training points (it is the point itself) and for new points alike, so that
     rho is continuous and the Nystrom extension reproduces the training points.
     """
-    return distances[:, 1:].mean(-1) if convention == "mean" else distances[:, -1]
+    return distances[:, 1:].mean(-1) if convention == "mean" else distances[:, -1] + 0  # never a view
 
 
 def dense_distances(points: Floats, rho: Floats) -> Floats:
@@ -101,61 +143,65 @@ def dense_distances(points: Floats, rho: Floats) -> Floats:
     return result
 
 
-def sparse_distances(
-    points: Floats, rho: Floats, search: NeighborSearch, *, reach: float, length: int, grow: bool
-) -> tuple[sp.csr_array, int]:
-    """Scaled squared distances of near pairs, as a symmetric matrix with explicit diagonal.
+def compact_kernel(
+    distances: Floats, indices: Ints, rho: Floats, eps2: float, shape: KernelShape
+) -> tuple[sp.csr_array, sp.csr_array, KernelShape]:
+    """Kernel of near pairs with a smooth end, from neighbour lists.
 
-    The two neighbour lists in which a pair may stand are united, never averaged, since averaging would halve
-    pairs that only one of the two points knows of.
+    The support of the shape ends where all but one in a hundred lists do, so that a pair which a list had to leave
+    out has no weight, and a weight fades before its pair leaves the list. The lists of the two points of a pair are
+    united, never averaged: averaging would halve pairs that only one of the two knows of.
 
     Parameters
     ----------
-    points : array (n, D)
+    distances, indices : arrays (n, K)
+        Neighbour lists, the point itself first. `distances` is overwritten.
     rho : array (n,)
-    search : NeighborSearch
-    reach : float
-        Pairs with delta^2 below this are kept.
-    length : int
-        Length of the neighbour lists.
-    grow : bool
-        Lengthen the lists until all but one in a thousand reach far enough.
+        Bandwidths.
+    eps2 : float
+        Squared global bandwidth.
+    shape : KernelShape
+        The indicator keeps its own support.
 
     Returns
     -------
     csr_array (n, n)
-        delta^2 of the pairs kept. Zeros on the diagonal are stored.
-    int
-        Length of the neighbour lists at the end.
+        Symmetric kernel, int32 indices.
+    csr_array (n, n)
+        Pattern of the entries that are missing in the point's own list.
+    KernelShape
+        The shape with its end.
+
+    Warns
+    -----
+    ScaleWarning
+        If the indicator reaches further than the lists.
     """
-    n = len(points)
-    length = min(n, length)
-    while True:
-        distances, indices = search.kneighbors(points, length)
-        delta = np.asarray(distances) ** 2 / (rho[:, None] * rho[np.asarray(indices)])
-        if not grow or length == n or np.mean(delta[:, -1] < reach) < 1e-3:
-            break
-        if length >= LONGEST:
-            warnings.warn(
-                f"the kernel reaches further than {length} neighbours and is cut there, which biases eigenvalues: "
-                "with many dimensions pass n_kernel_neighbors, else fewer n_neighbors",
-                ScaleWarning,
-                stacklevel=5,
-            )
-            break
-        length = min(n, 2 * length)
-    rows = np.repeat(np.arange(n), length)
-    columns, values = np.asarray(indices).ravel(), delta.ravel()
-    kept = (values < reach) & (rows != columns)
-    rows, columns, values = rows[kept], columns[kept], values[kept]
-    pairs = np.unique(np.minimum(rows, columns) * n + np.maximum(rows, columns), return_index=True)[1]
-    low, high, values = np.minimum(rows, columns)[pairs], np.maximum(rows, columns)[pairs], values[pairs]
-    diagonal = np.arange(n)
-    entries = np.concatenate([values, values, np.zeros(n)])
-    places = (np.concatenate([low, high, diagonal]), np.concatenate([high, low, diagonal]))
-    matrix = sp.csr_array((entries, places), shape=(n, n))
-    matrix.sort_indices()
-    return matrix, length
+    n, length = indices.shape
+    z = np.square(distances, out=distances)
+    z /= eps2 * rho[:, None]
+    z /= rho[indices]
+    end = float(np.quantile(z[:, -1], OUTSIDE)) if length < n else float(z.max())
+    if shape.width is None and end < 1 and length < n:
+        warnings.warn(
+            f"the indicator reaches further than {length - 1} neighbours and is cut there: pass more "
+            "n_kernel_neighbors, or fewer n_neighbors",
+            ScaleWarning,
+            stacklevel=5,
+        )
+    shape = shape.compact(end)
+    start = np.arange(0, n * length + 1, length)
+    own = sp.csr_array((shape(z).ravel(), indices.astype(np.int32).ravel(), start), shape=(n, n))
+    own.eliminate_zeros()
+    own.sort_indices()
+    matrix = sp.csr_array(own.maximum(own.T))
+    short = np.flatnonzero(np.diff(matrix.indptr) > np.diff(own.indptr))
+    lacking = sp.csr_array((n, n))
+    if len(short):
+        pick = sp.csr_array((np.ones(len(short)), (short, short)), shape=(n, n))
+        lacking = sp.csr_array(pick @ matrix - pick @ own)
+        lacking.eliminate_zeros()
+    return matrix, lacking, shape
 
 
 def neighbor_deltas(rho: Floats, distances: Floats, indices: Ints) -> Floats:

@@ -109,7 +109,7 @@ class NystromRow(nn.Module):
         k, index, mask = self.n_neighbors + 1, None, None
         if self.gather and self.support is not None:
             queries = (x.detach() + self.center).cpu().numpy()
-            candidates, distinct = self.support.candidates(queries, float(self.floor))
+            candidates, distinct = self.support.candidates(queries)
             index, mask = candidates.to(x.device), distinct.to(x.device)
             rho, log_weights = self.rho[index], self.log_weights[index]
             score = self.squares[index] - 2 * torch.einsum("bd,bkd->bk", x, self.points[index])
@@ -121,8 +121,7 @@ class NystromRow(nn.Module):
             near = score.detach().topk(length, largest=False).indices
             nearest = near[:, :k]
             if self.support is not None:
-                gap = torch.linalg.vector_norm(x.detach() - self.points[near[:, 0]], dim=1)
-                mask = self.support.mask(near[:, : self.support.length], gap <= self.floor, len(self.points))
+                mask = self.support.mask(near[:, : self.support.length], len(self.points))
         bandwidth_x = self.bandwidth(x, nearest)[:, None]
         if far == "plain":
             squared = (score + x.square().sum(dim=1, keepdim=True)).clamp_min(0)
@@ -131,9 +130,7 @@ class NystromRow(nn.Module):
         z = squared / (bandwidth_x * rho * self.eps2)
         logits = self.shape.log(z) + log_weights
         if mask is not None:
-            assert self.support is not None
-            reach = z - z.detach().amin(dim=1, keepdim=True) < self.support.reach
-            logits = logits.masked_fill(~(mask & reach), -torch.inf)
+            logits = logits.masked_fill(~mask, -torch.inf)
         if far == "knn":
             ranked = score.detach() if mask is None else score.detach().masked_fill(~mask, torch.inf)
             closest = ranked.topk(min(self.n_far, ranked.shape[1]), dim=1, largest=False, sorted=False).indices

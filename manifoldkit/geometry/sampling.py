@@ -9,17 +9,20 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
 from ..exceptions import DuplicatePointsWarning, OutlierWarning
 from .kernels import bandwidth
 from .neighbors import Floats, Ints, NeighborSearch, neighbor_search
 
-__all__ = ["Sampling", "sample_neighborhoods"]
+__all__ = ["NeighborLists", "Sampling", "locality_order", "sample_neighborhoods"]
 
 #: Bandwidths below this share of their median are those of near copies.
 FLOOR = 1e-6
 #: Bandwidths above this many medians are reported as outliers.
 OUTLIER = 100.0
+#: Coordinates by which many-dimensional points are sorted.
+LOCALITY_DIMENSIONS = 8
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,6 @@ class Sampling:
         Bandwidths.
     floor : float
         Least bandwidth allowed.
-    distances, indices : arrays (u, k + 1)
-        Neighbour lists, the point itself first.
     search : NeighborSearch
     """
 
@@ -48,8 +49,6 @@ class Sampling:
     inverse: Ints | None
     rho: Floats
     floor: float
-    distances: Floats
-    indices: Ints
     search: NeighborSearch
 
     def spread(self, values: Floats) -> Floats:
@@ -64,18 +63,55 @@ class Sampling:
         np.add.at(total, self.inverse, values)
         return total / self.weights.reshape(-1, *[1] * (values.ndim - 1))
 
+
+@dataclass(frozen=True)
+class NeighborLists:
+    """Neighbours of distinct training points, needed while fitting only.
+
+    Attributes
+    ----------
+    distances, indices : arrays (u, K)
+        The point itself first, then the others, nearest first.
+    n_neighbors : int
+        k of the bandwidth: the first k + 1 columns serve for it, the others for a kernel.
+    """
+
+    distances: Floats
+    indices: Ints
+    n_neighbors: int
+
+    def nearest(self) -> tuple[Floats, Ints]:
+        """The first k + 1 columns."""
+        return self.distances[:, : self.n_neighbors + 1], self.indices[:, : self.n_neighbors + 1]
+
     def n_pieces(self) -> int:
         """Number of connected pieces of the graph of k nearest neighbours."""
-        n, length = self.indices.shape
+        indices = self.nearest()[1]
+        n, length = indices.shape
         ones = np.ones(n * length, dtype=np.int8)
-        graph = sp.csr_array((ones, self.indices.ravel(), np.arange(0, n * length + 1, length)), shape=(n, n))
+        graph = sp.csr_array((ones, indices.ravel(), np.arange(0, n * length + 1, length)), shape=(n, n))
         return int(connected_components(graph, directed=False)[0])
 
 
-def sample_neighborhoods(X: Floats, n_neighbors: int, convention: str, neighbors: Any) -> Sampling:
+def locality_order(points: Floats) -> Ints:
+    """Permutation that puts near points next to each other: products with sparse kernels run 2-8 times faster.
+
+    It is the order of the leaves of a k-d tree, over a few random directions where there are many coordinates.
+    """
+    if points.shape[1] > LOCALITY_DIMENSIONS:
+        directions = np.random.RandomState(0).standard_normal((points.shape[1], LOCALITY_DIMENSIONS))
+        points = points @ directions
+    return np.asarray(cKDTree(points, leafsize=8).indices, dtype=np.int64)
+
+
+def sample_neighborhoods(
+    X: Floats, n_neighbors: int, convention: str, neighbors: Any, n_kernel_neighbors: int | None = None
+) -> tuple[Sampling, NeighborLists]:
     """Merge copies in `X` (n, D), find neighbours, and measure bandwidths.
 
-    Exact copies are always merged; near copies only where they would make a bandwidth next to nothing.
+    Exact copies are always merged; near copies only where they would make a bandwidth next to nothing. With
+    `n_kernel_neighbors` the lists are that long, and the points are sorted by place unless `neighbors` is an object,
+    which knows them in their given order.
 
     Warns
     -----
@@ -89,9 +125,13 @@ def sample_neighborhoods(X: Floats, n_neighbors: int, convention: str, neighbors
     ValueError
         If there are no more than k + 1 distinct points.
     """
-    points, inverse, search = X, np.arange(len(X)), neighbor_search(X, neighbors)
-    distances, indices = _lists(search, points, n_neighbors)
-    rho = bandwidth(distances, convention)
+    points, inverse, length = X, np.arange(len(X)), max(n_neighbors, n_kernel_neighbors or 0)
+    if n_kernel_neighbors is not None and isinstance(neighbors, str):
+        order = locality_order(X)
+        points, inverse[order] = X[order], np.arange(len(X))
+    search = neighbor_search(points, neighbors)
+    distances, indices = _lists(search, points, length)
+    rho = bandwidth(distances[:, : n_neighbors + 1], convention)
     while (distances[:, 1] == 0).any() or (rho < FLOOR * np.median(rho)).any():
         groups = _copies(points, distances, indices, FLOOR * float(np.median(rho)))
         points, inverse = points[np.unique(groups, return_index=True)[1]], groups[inverse]
@@ -102,8 +142,8 @@ def sample_neighborhoods(X: Floats, n_neighbors: int, convention: str, neighbors
             )
         # A user's engine indexes the points with their copies; the distinct points need one of ours.
         search = neighbor_search(points, neighbors if isinstance(neighbors, str) else "auto")
-        distances, indices = _lists(search, points, n_neighbors)
-        rho = bandwidth(distances, convention)
+        distances, indices = _lists(search, points, length)
+        rho = bandwidth(distances[:, : n_neighbors + 1], convention)
     weights = np.bincount(inverse).astype(np.float64)
     if weights.max() > n_neighbors:
         warnings.warn(
@@ -119,8 +159,9 @@ def sample_neighborhoods(X: Floats, n_neighbors: int, convention: str, neighbors
             OutlierWarning,
             stacklevel=4,
         )
-    merged = inverse if len(points) < len(X) else None
-    return Sampling(points, weights, merged, rho, FLOOR * typical, distances, indices, search)
+    merged = None if points is X else inverse
+    sampling = Sampling(points, weights, merged, rho, FLOOR * typical, search)
+    return sampling, NeighborLists(distances, indices, n_neighbors)
 
 
 def _copies(points: Floats, distances: Floats, indices: Ints, near: float) -> Ints:
@@ -133,9 +174,9 @@ def _copies(points: Floats, distances: Floats, indices: Ints, near: float) -> In
     return groups
 
 
-def _lists(search: NeighborSearch, X: Floats, n_neighbors: int) -> tuple[Floats, Ints]:
-    """Neighbour lists (n, k + 1) with the point itself in front, whatever the order of copies."""
-    distances, indices = search.kneighbors(X, n_neighbors + 1)
+def _lists(search: NeighborSearch, X: Floats, length: int) -> tuple[Floats, Ints]:
+    """Neighbour lists (n, length + 1) with the point itself in front, whatever the order of copies."""
+    distances, indices = search.kneighbors(X, min(length + 1, len(X)))
     distances, indices = np.array(distances, dtype=np.float64), np.array(indices, dtype=np.int64)
     itself = np.arange(len(X))
     rows, places = np.nonzero(indices == itself[:, None])

@@ -10,7 +10,7 @@ from scipy.special import gammaln
 
 from .kernels import KernelShape, neighbor_deltas
 from .neighbors import Floats
-from .sampling import Sampling
+from .sampling import NeighborLists, Sampling
 
 __all__ = ["KernelScale", "choose_scale", "scaling_dimension", "unit_area"]
 
@@ -34,10 +34,14 @@ class KernelScale:
 
 
 def choose_scale(
-    sampling: Sampling, shape: KernelShape, epsilon: float | str, random_state: np.random.RandomState
+    sampling: Sampling,
+    lists: NeighborLists,
+    shape: KernelShape,
+    epsilon: float | str,
+    random_state: np.random.RandomState,
 ) -> KernelScale:
     """Squared global bandwidth by rule ("knn", "max") or by value."""
-    near = neighbor_deltas(sampling.rho, sampling.distances, sampling.indices)
+    near = neighbor_deltas(sampling.rho, *lists.nearest())
     knn = 2 * float(near.mean()) / (shape.width or 1.0)
     rows = _sampled_distances(sampling, random_state)
     grid = knn * np.geomspace(1e-2, 1e4, 61)

@@ -19,12 +19,18 @@ from scipy.sparse.linalg import eigsh
 from threadpoolctl import threadpool_limits
 
 from .kernels import KernelShape
-from .neighbors import Floats
+from .multilevel import TOLERANCE, multilevel_eigenpairs
+from .neighbors import Floats, Ints
 
 __all__ = ["Spectrum", "diffusion_spectrum", "laplacian_eigenvalues"]
 
-#: Largest residual |S v - lam v| of an accepted eigenpair.
-RESIDUAL = 1e-7
+#: Largest residual |S v - lam v| of an accepted eigenpair, as a share of 1 - lam. An absolute limit would let vectors
+#: pass that are wrong: on large sets the leading eigenvalues differ from 1, and from each other, by 1e-6.
+RESIDUAL = 2 * TOLERANCE
+#: Residuals that rounding may leave.
+ROUNDING = 1e-10
+#: Sparse kernels of this size and up to this dimension are solved by multilevel LOBPCG, others by ARPACK.
+LOBPCG_SIZE, LOBPCG_DIMENSION = 10_000, 3.5
 #: Dense kernels up to this size are given to LAPACK, which never loses a copy of a degenerate pair.
 LAPACK_SIZE = 4000
 
@@ -56,6 +62,8 @@ def diffusion_spectrum(
     n_components: int,
     *,
     solver: str | EigenSolver = "auto",
+    dimension: float = 0.0,
+    order: Ints | None = None,
     random_state: np.random.RandomState | None = None,
 ) -> Spectrum:
     """Leading eigenpairs of the Markov matrix of `kernel`.
@@ -68,9 +76,14 @@ def diffusion_spectrum(
         Multiplicities of the points.
     n_components : int
         Number of eigenpairs, the constant one included.
-    solver : {"auto", "lapack", "arpack"} or callable, default="auto"
-        ``"auto"`` is LAPACK for dense kernels up to n = 4,000 and ARPACK above. A callable takes the symmetric
-        matrix and the number of pairs and returns the largest eigenvalues and their vectors, in any order.
+    solver : {"auto", "lapack", "arpack", "lobpcg"} or callable, default="auto"
+        ``"auto"`` is LAPACK for dense kernels up to n = 4,000, multilevel LOBPCG for sparse ones of 10,000 points and
+        more in up to three dimensions, and ARPACK for the others. A callable takes the symmetric matrix and the
+        number of pairs and returns the largest eigenvalues and their vectors, in any order.
+    dimension : float
+        Estimated dimension, for "auto".
+    order : array (n,), optional
+        Permutation that puts neighbouring points next to each other; default: they are so already.
     random_state : RandomState, optional
         Draws the start vector of ARPACK.
 
@@ -79,35 +92,46 @@ def diffusion_spectrum(
     ValueError
         If `solver` is unknown.
     RuntimeError
-        If an eigenpair does not satisfy its equation to 1e-7.
+        If an eigenpair does not satisfy its equation to 2e-4 of 1 - lambda.
     """
     degree = np.asarray(kernel @ weights)
     scale = np.sqrt(weights / degree)
     if sp.issparse(kernel):
-        symmetric = sp.diags_array(scale) @ kernel @ sp.diags_array(scale)
+        symmetric = kernel
+        symmetric.data *= np.repeat(scale, np.diff(symmetric.indptr))
+        symmetric.data *= scale[symmetric.indices]
     else:
         symmetric = kernel
         symmetric *= scale[:, None]
         symmetric *= scale[None, :]
-    values, vectors = _solve(symmetric, n_components, solver, random_state)
-    order = np.argsort(values)[::-1]
-    values, vectors = values[order], vectors[:, order]
-    residual = float(np.linalg.norm(symmetric @ vectors - vectors * values, axis=0).max())
-    if not residual < RESIDUAL:
+    measure = weights * degree / (weights @ degree)
+    values, vectors = _solve(symmetric, np.sqrt(measure), n_components, solver, dimension, order, random_state)
+    rank = np.argsort(values)[::-1]
+    values, vectors = values[rank], vectors[:, rank]
+    residual = np.linalg.norm(symmetric @ vectors - vectors * values, axis=0)
+    limit = RESIDUAL * np.abs(1 - values) + ROUNDING
+    if not (residual <= limit).all():
+        worst = int(np.argmax(residual / limit))
         raise RuntimeError(
-            f"the eigen-solver left a residual of {residual:.1e} (limit {RESIDUAL:.0e}): "
-            "ask for fewer components, or use eigen_solver='lapack'"
+            f"the eigen-solver left a residual of {residual[worst]:.1e} in pair {worst} (eigenvalue "
+            f"1 - {1 - values[worst]:.1e}, limit {limit[worst]:.1e}): ask for fewer components, or use "
+            "eigen_solver='arpack' or 'lapack'"
         )
-    if abs(values[0] - 1) > RESIDUAL:
+    if abs(values[0] - 1) > 1e-7:
         raise RuntimeError(f"the eigen-solver missed the leading pair: its largest value is {values[0]:.9f}, not 1")
-    mass = weights * degree
-    functions = vectors / np.sqrt(mass / mass.sum())[:, None]
-    _make_first_constant(values, functions, mass / mass.sum())
-    return Spectrum(values, functions, mass / mass.sum())
+    functions = vectors / np.sqrt(measure)[:, None]
+    _make_first_constant(values, functions, measure)
+    return Spectrum(values, functions, measure)
 
 
 def _solve(
-    matrix: Any, n_components: int, solver: str | EigenSolver, random_state: np.random.RandomState | None
+    matrix: Any,
+    null: Floats,
+    n_components: int,
+    solver: str | EigenSolver,
+    dimension: float,
+    order: Ints | None,
+    random_state: np.random.RandomState | None,
 ) -> tuple[Floats, Floats]:
     n = matrix.shape[0]
     if callable(solver):
@@ -119,8 +143,11 @@ def _solve(
             )
         return values, vectors
     if solver == "auto":
-        small = not sp.issparse(matrix) and n <= LAPACK_SIZE
-        solver = "lapack" if small or n_components > n // 2 else "arpack"
+        if n_components > n // 2 or (not sp.issparse(matrix) and n <= LAPACK_SIZE):
+            solver = "lapack"
+        else:
+            large = sp.issparse(matrix) and n >= max(LOBPCG_SIZE, 50 * n_components)
+            solver = "lobpcg" if large and dimension <= LOBPCG_DIMENSION else "arpack"
     if solver == "lapack":
         dense = matrix.toarray() if sp.issparse(matrix) else matrix
         values, vectors = scipy.linalg.eigh(dense, subset_by_index=[n - n_components, n - 1])
@@ -130,7 +157,12 @@ def _solve(
         with threadpool_limits(1, user_api="blas"):  # BLAS threads only spin around these thin products
             values, vectors = eigsh(matrix, k=n_components, which="LA", v0=start, tol=0)
         return values, vectors
-    raise ValueError(f"eigen_solver must be 'auto', 'lapack', 'arpack' or a callable, got {solver!r}")
+    if solver == "lobpcg":
+        if not sp.issparse(matrix):
+            raise ValueError("eigen_solver='lobpcg' needs a sparse kernel: pass n_kernel_neighbors, or use 'auto'")
+        with threadpool_limits(1, user_api="blas"):
+            return multilevel_eigenpairs(matrix, null, n_components, order)
+    raise ValueError(f"eigen_solver must be 'auto', 'lapack', 'arpack', 'lobpcg' or a callable, got {solver!r}")
 
 
 def _make_first_constant(values: Floats, functions: Floats, measure: Floats) -> None:
@@ -144,12 +176,12 @@ def _make_first_constant(values: Floats, functions: Floats, measure: Floats) -> 
     functions *= np.where(largest < 0, -1.0, 1.0)
 
 
-def laplacian_eigenvalues(markov: Floats, shape: KernelShape, area: float, dimension: float) -> Floats:
+def laplacian_eigenvalues(markov: Floats, shape: KernelShape, unit: float) -> Floats:
     r"""Eigenvalues of the Laplacian, :math:`-\log \lambda / (c A)`, A the area of the squared kernel scale.
 
     The heat form has less bias than the generator form :math:`(1 - \lambda) / (c A)`; the latter serves shapes,
-    such as the indicator, whose eigenvalues need not be positive.
+    such as the indicator, whose eigenvalues need not be positive. `unit` is c A.
     """
     form = 1 - markov if shape.width is None else -np.log(np.maximum(markov, np.finfo(float).tiny))
-    result: Floats = np.maximum(form, 0.0) / (shape.constant(dimension) * area)
+    result: Floats = np.maximum(form, 0.0) / unit
     return result

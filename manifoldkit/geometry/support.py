@@ -11,9 +11,9 @@ import torch
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from .kernels import CUTOFF, KernelShape, dense_distances, sparse_distances
+from .kernels import CUTOFF, KernelShape, compact_kernel, dense_distances
 from .neighbors import Floats, Ints, NeighborSearch
-from .sampling import Sampling
+from .sampling import NeighborLists, Sampling
 
 __all__ = ["SparseSupport", "connected_pieces", "kernel_matrix"]
 
@@ -21,33 +21,17 @@ logger = logging.getLogger("manifoldkit")
 
 
 def kernel_matrix(
-    sampling: Sampling,
-    shape: KernelShape,
-    eps2: float,
-    *,
-    n_neighbors: int,
-    n_kernel_neighbors: int | None,
-    dense_limit: int,
-) -> tuple[Any, SparseSupport | None]:
-    """Kernel of the training points: a full matrix, or a sparse one and the candidates of new points."""
-    points, rho = sampling.points, sampling.rho
-    if n_kernel_neighbors is None and len(points) <= dense_limit:
-        matrix = dense_distances(points, rho)
+    sampling: Sampling, lists: NeighborLists, shape: KernelShape, eps2: float, *, dense: bool
+) -> tuple[Any, SparseSupport | None, KernelShape]:
+    """Kernel of the training points: a full matrix, or a sparse one, the candidates of new points, and its shape."""
+    if dense:
+        matrix = dense_distances(sampling.points, sampling.rho)
         matrix /= eps2
-        return shape(matrix), None
-    reach = CUTOFF * (shape.width or 1.0) if n_kernel_neighbors is None else np.inf
-    sparse, length = sparse_distances(
-        points,
-        rho,
-        sampling.search,
-        reach=reach * eps2,
-        length=(n_kernel_neighbors or max(3 * n_neighbors, 50)) + 1,
-        grow=n_kernel_neighbors is None,
-    )
-    logger.info("sparse kernel: %d entries a row, neighbour lists of %d", sparse.nnz // len(points), length)
-    support = SparseSupport(sampling.search, length, sparse.indptr, sparse.indices, reach)
-    sparse.data = shape(sparse.data / eps2)
-    return sparse, support
+        return shape(matrix), None, shape
+    length = lists.indices.shape[1]
+    sparse, lacking, shape = compact_kernel(lists.distances, lists.indices, sampling.rho, eps2, shape)
+    logger.info("sparse kernel: %d entries a row, neighbour lists of %d", sparse.nnz // len(sampling.points), length)
+    return sparse, SparseSupport(sampling.search, length, lacking), shape
 
 
 def connected_pieces(kernel: Any) -> int:
@@ -66,57 +50,47 @@ def connected_pieces(kernel: Any) -> int:
 
 
 class SparseSupport:
-    """Which training points may have weight at a query, when the kernel was truncated.
+    """Which training points may have weight at a query, when the kernel is sparse.
 
-    The candidates of a query are its nearest neighbours and the kernel row of the nearest training point. At a
-    training point these are exactly the entries of its own row, so that the extension stays exact there.
+    The candidates of a query are its nearest neighbours, and those entries of the kernel row of the nearest training
+    point that are not among that point's own neighbours. At a training point these are the entries of its row, so that
+    the extension is exact there; elsewhere a compact shape fades before a candidate leaves the list.
 
     Parameters
     ----------
     search : NeighborSearch
     length : int
         Length of the neighbour lists from which the kernel was made.
-    indptr, indices : arrays
-        Rows of the kernel (CSR).
-    reach : float
-        Candidates count while ``delta^2 / eps^2`` is below this, counted from the least of the row.
+    lacking : csr_array (n, n)
+        Pattern of the kernel entries that the row's own neighbour list lacks.
     """
 
-    def __init__(self, search: NeighborSearch, length: int, indptr: Any, indices: Any, reach: float) -> None:
-        self.search, self.length, self.reach = search, length, reach
-        self.width = length + int(np.diff(indptr).max())  # most candidates of a query
-        self._indptr, self._indices = np.asarray(indptr, dtype=np.int64), np.asarray(indices, dtype=np.int64)
+    def __init__(self, search: NeighborSearch, length: int, lacking: Any) -> None:
+        self.search, self.length = search, length
+        self._start, self._lacking = lacking.indptr.astype(np.int64), lacking.indices.astype(np.int64)
+        self.width = length + int(np.diff(self._start).max())  # most candidates of a query
 
-    def _rows(self, nearest: Ints) -> Ints:
-        """Kernel rows of points `nearest` (B,), padded with the point itself."""
-        start, stop = self._indptr[nearest], self._indptr[nearest + 1]
-        offset = np.arange(int((stop - start).max(initial=0)))
-        inside = offset < (stop - start)[:, None]
-        return np.where(inside, self._indices[np.where(inside, start[:, None] + offset, 0)], nearest[:, None])
+    def extra(self, nearest: Ints) -> Ints:
+        """What the rows of points `nearest` (B,) have beyond their lists, padded with the point itself (B, E)."""
+        start, count = self._start[nearest], self._start[nearest + 1] - self._start[nearest]
+        offset = np.arange(int(count.max(initial=0)))
+        inside = offset < count[:, None]
+        extra = np.repeat(nearest[:, None], len(offset), axis=1)
+        extra[inside] = self._lacking[(start[:, None] + offset)[inside]]
+        return extra
 
-    def mask(self, near: Tensor, at_sample: Tensor, n: int) -> Tensor:
-        """Candidates as a mask (B, n), given the nearest neighbours `near` (B, length) of each query.
-
-        Queries `at_sample` (B,) lie on a training point: its row alone counts, whatever the order of ties.
-        """
-        near = torch.where(at_sample[:, None], near[:, :1], near)
+    def mask(self, near: Tensor, n: int) -> Tensor:
+        """Candidates as a mask (B, n), given the nearest neighbours `near` (B, length) of each query."""
         mask = torch.zeros(len(near), n, dtype=torch.bool, device=near.device).scatter_(1, near, True)
-        rows = torch.from_numpy(self._rows(near[:, 0].cpu().numpy()))
-        return mask.scatter_(1, rows.to(near.device), True)
+        extra = torch.from_numpy(self.extra(near[:, 0].cpu().numpy()))
+        return mask.scatter_(1, extra.to(near.device), True)
 
-    def candidates(self, x: Floats, floor: float) -> tuple[Tensor, Tensor]:
-        """Indices (B, K) of the candidates, nearest first, and a mask (B, K) that is False where they do not count.
-
-        Those that do not are repeated ones, and at a training point (nearer than `floor`) all but its own row.
-        """
-        distances, near = self.search.kneighbors(x, self.length)
-        both = np.concatenate([near, self._rows(near[:, 0])], axis=1)
-        order = np.argsort(both, axis=1, kind="stable")
-        ranked = np.take_along_axis(both, order, axis=1)
-        first = np.ones_like(ranked, dtype=bool)
-        first[:, 1:] = ranked[:, 1:] != ranked[:, :-1]
-        mask = np.empty_like(first)
-        np.put_along_axis(mask, order, first, axis=1)
-        for i in np.flatnonzero(distances[:, 0] <= floor):
-            mask[i, : self.length] &= np.isin(near[i], both[i, self.length :])
-        return torch.from_numpy(both), torch.from_numpy(mask)
+    def candidates(self, x: Floats) -> tuple[Tensor, Tensor]:
+        """Indices (B, K) of the candidates, nearest first, and a mask (B, K) that is False where one is repeated."""
+        near = self.search.kneighbors(x, self.length)[1]
+        extra = self.extra(near[:, 0])
+        fresh = np.zeros(extra.shape, dtype=bool)
+        rows, places = np.nonzero(extra != near[:, :1])
+        fresh[rows, places] = (near[rows] != extra[rows, places, None]).all(axis=1)
+        mask = np.concatenate([np.ones(near.shape, dtype=bool), fresh], axis=1)
+        return torch.from_numpy(np.concatenate([near, extra], axis=1)), torch.from_numpy(mask)

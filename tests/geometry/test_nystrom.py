@@ -62,7 +62,7 @@ REGIMES = {
     "dense": {},
     "sparse, masked": {"n_kernel_neighbors": 40},
     "sparse, gathered": {"dense_limit": 50},
-    "neighbours, gathered": {"n_kernel_neighbors": 30, "dense_limit": 50},
+    "neighbours, gathered": {"n_kernel_neighbors": 45, "dense_limit": 50},
 }
 
 
