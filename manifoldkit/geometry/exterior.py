@@ -27,6 +27,7 @@ from .neighbors import Floats
 
 if TYPE_CHECKING:
     from .diffusion import DiffusionManifold
+    from .nystrom import Weights
 
 __all__ = ["ExteriorCalculus"]
 
@@ -245,8 +246,8 @@ class ExteriorCalculus(BaseEstimator):
             raise ValueError(f"n_fields must lie between 1 and {len(self.eigenvalues_)}, got {n_fields!r}")
         return like(self._fields(self.manifold._query(Y), count), Y)
 
-    def _fields(self, flat: torch.Tensor, n_fields: int) -> torch.Tensor:
-        phi = self.manifold._transform(flat)[:, : self.n_products_]
+    def _fields(self, flat: torch.Tensor, n_fields: int, weights: Weights | None = None) -> torch.Tensor:
+        phi = self.manifold._transform(flat, weights, self.n_products_)
         push = torch.from_numpy(self._push).to(phi)
         coefficients = torch.from_numpy(self.coefficients_[:n_fields]).to(phi)
         frame = torch.einsum("rij,bi->brj", coefficients, phi[:, : self.n_functions_])

@@ -9,7 +9,6 @@ of the sampling density q, the kernel sees the conformal metric :math:`q^{2/d} g
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -54,15 +53,6 @@ class KernelShape:
     def constant(self, dimension: float) -> float:
         """The constant c; only the indicator's depends on the dimension."""
         return 1 / (2 * (dimension + 2)) if self.width is None else self.width / 4
-
-    def log(self, z: torch.Tensor) -> torch.Tensor:
-        """Logarithm of h at `z`, up to a constant for each row.
-
-        The indicator counts from the least `z` of a row: 0 at a training point, and never an empty row elsewhere.
-        """
-        if self.width is None:
-            return torch.where(z - z.amin(dim=-1, keepdim=True) <= 1, 0.0, -math.inf)
-        return -z / self.width
 
     def __call__(self, z: Any) -> Any:
         """Kernel values at `z` (numpy)."""

@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from .kernels import CUTOFF, KernelShape, dense_distances, sparse_distances
-from .neighbors import Floats, Ints, NeighborSearch
+from .neighbors import Ints
 from .sampling import Sampling
 
 __all__ = ["SparseSupport", "connected_pieces", "kernel_matrix"]
@@ -45,7 +45,7 @@ def kernel_matrix(
         grow=n_kernel_neighbors is None,
     )
     logger.info("sparse kernel: %d entries a row, neighbour lists of %d", sparse.nnz // len(points), length)
-    support = SparseSupport(sampling.search, length, sparse.indptr, sparse.indices, reach)
+    support = SparseSupport(length, sparse.indptr, sparse.indices, reach)
     sparse.data = shape(sparse.data / eps2)
     return sparse, support
 
@@ -73,7 +73,6 @@ class SparseSupport:
 
     Parameters
     ----------
-    search : NeighborSearch
     length : int
         Length of the neighbour lists from which the kernel was made.
     indptr, indices : arrays
@@ -82,8 +81,8 @@ class SparseSupport:
         Candidates count while ``delta^2 / eps^2`` is below this, counted from the least of the row.
     """
 
-    def __init__(self, search: NeighborSearch, length: int, indptr: Any, indices: Any, reach: float) -> None:
-        self.search, self.length, self.reach = search, length, reach
+    def __init__(self, length: int, indptr: Any, indices: Any, reach: float) -> None:
+        self.length, self.reach = length, reach
         self.width = length + int(np.diff(indptr).max())  # most candidates of a query
         self._indptr, self._indices = np.asarray(indptr, dtype=np.int64), np.asarray(indices, dtype=np.int64)
 
@@ -94,29 +93,22 @@ class SparseSupport:
         inside = offset < (stop - start)[:, None]
         return np.where(inside, self._indices[np.where(inside, start[:, None] + offset, 0)], nearest[:, None])
 
-    def mask(self, near: Tensor, at_sample: Tensor, n: int) -> Tensor:
-        """Candidates as a mask (B, n), given the nearest neighbours `near` (B, length) of each query.
+    def candidates(self, near: Tensor, at_sample: Tensor) -> tuple[Tensor, Tensor]:
+        """Indices (B, K) of the candidates, and a mask (B, K) that is False where they do not count.
 
-        Queries `at_sample` (B,) lie on a training point: its row alone counts, whatever the order of ties.
+        Those that do not are repeated ones, and at a training point all but its own row, whatever the order of ties.
+
+        Parameters
+        ----------
+        near : Tensor (B, length)
+            Nearest neighbours of each query, the very nearest first.
+        at_sample : Tensor (B,)
+            Which queries lie on a training point.
         """
-        near = torch.where(at_sample[:, None], near[:, :1], near)
-        mask = torch.zeros(len(near), n, dtype=torch.bool, device=near.device).scatter_(1, near, True)
-        rows = torch.from_numpy(self._rows(near[:, 0].cpu().numpy()))
-        return mask.scatter_(1, rows.to(near.device), True)
-
-    def candidates(self, x: Floats, floor: float) -> tuple[Tensor, Tensor]:
-        """Indices (B, K) of the candidates, nearest first, and a mask (B, K) that is False where they do not count.
-
-        Those that do not are repeated ones, and at a training point (nearer than `floor`) all but its own row.
-        """
-        distances, near = self.search.kneighbors(x, self.length)
-        both = np.concatenate([near, self._rows(near[:, 0])], axis=1)
-        order = np.argsort(both, axis=1, kind="stable")
-        ranked = np.take_along_axis(both, order, axis=1)
-        first = np.ones_like(ranked, dtype=bool)
-        first[:, 1:] = ranked[:, 1:] != ranked[:, :-1]
-        mask = np.empty_like(first)
-        np.put_along_axis(mask, order, first, axis=1)
-        for i in np.flatnonzero(distances[:, 0] <= floor):
-            mask[i, : self.length] &= np.isin(near[i], both[i, self.length :])
-        return torch.from_numpy(both), torch.from_numpy(mask)
+        nearest = near[:, :1]
+        rows = torch.from_numpy(self._rows(nearest[:, 0].cpu().numpy())).to(near.device)
+        ranked = near.sort(dim=1).values
+        place = torch.searchsorted(ranked, rows).clamp_max(near.shape[1] - 1)
+        repeated = torch.where(at_sample[:, None], rows == nearest, ranked.gather(1, place) == rows)
+        first = torch.arange(near.shape[1], device=near.device) == 0
+        return torch.cat([near, rows], dim=1), torch.cat([first | ~at_sample[:, None], ~repeated], dim=1)
