@@ -67,7 +67,10 @@ class BruteNeighbors:
 
     def __init__(self, points: Floats) -> None:
         self._points, self._center = points, points.mean(axis=0)  # shared with the caller, hence not centred
-        parts = [np.square(points[part] - self._center).sum(axis=1) for part in chunks(len(points), 16 * points.shape[1], 2**21)]
+        parts = [
+            np.square(points[part] - self._center).sum(axis=1)
+            for part in chunks(len(points), 16 * points.shape[1], 2**21)
+        ]
         self._squares = torch.from_numpy(np.concatenate(parts))
 
     def kneighbors(self, X: Any, n_neighbors: int) -> tuple[Floats, Ints]:

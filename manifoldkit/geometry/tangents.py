@@ -77,7 +77,9 @@ def tangent_basis(
             )
         found, values = leading_directions(vectors, d)
         singular[part] = values[:, :d]
-        basis[part] = found if frame is None else frame @ found
+        if frame is not None:  # one product for all points
+            found = (frame @ found.transpose(0, 1).flatten(1)).unflatten(1, (-1, d)).transpose(0, 1)
+        basis[part] = found
         spanning = (values[:, 0] > 0) & (values[:, d - 1] > DEGENERATE[method] * values[:, 0])
         degenerate += int((~spanning).sum())
     if degenerate:
