@@ -6,6 +6,7 @@ CPU seconds of one core, medians of alternating repeats; what needs a memory fig
 Needs the MNIST files of `data/`.
 """
 
+# ruff: noqa: E402 (threads are set before numpy starts them)
 from __future__ import annotations
 
 import argparse
