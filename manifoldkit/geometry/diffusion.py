@@ -411,4 +411,4 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
         row = NystromRow(self._sampling, **self._row_options)
         if not row.gather and self.reduction == "torch":
             row.search = None  # all distances are computed
-        return copy.deepcopy(NystromLayer(row, table, self.sample_shape_, mode, self.reduction, modes))
+        return copy.deepcopy(NystromLayer(row, table.clone(), self.sample_shape_, mode, self.reduction, modes))
