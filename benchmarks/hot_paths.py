@@ -14,7 +14,6 @@ import io
 import json
 import os
 import pickle
-import resource
 import statistics
 import subprocess
 import sys
@@ -64,6 +63,12 @@ def python(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
+def memory_of(name: str) -> int:
+    """Bytes of resident memory now (VmRSS) or at most (VmHWM); `getrusage` would count that of the parent process."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return 1024 * int(line.split()[1])
+
+
 # ------------------------------------------------------------ exterior calculus
 
 
@@ -71,9 +76,9 @@ def exterior_once(m: int, seed: int) -> None:
     """One measurement as a line of JSON; peak memory is that of the process, imports and fit included."""
     n_products = EXTERIOR[m][0]
     fitted = DiffusionManifold(n_products, 20, dimension=2).fit(make_torus(2000, random_state=seed).points)
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    before = memory_of("VmRSS")
     seconds = cpu(lambda: ExteriorCalculus(fitted, m, n_products).fit())
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = memory_of("VmHWM")
     print(json.dumps({"seconds": seconds, "peak": peak / 1e9, "added": max(0, peak - before) / 1e9}))
 
 
