@@ -73,3 +73,9 @@ def test_public_names_exist_and_are_documented(name):
 @pytest.mark.parametrize("name", ["manifoldkit.datasets", "manifoldkit.geometry", "manifoldkit.attacks"])
 def test_packages_list_their_public_names(name):
     assert importlib.import_module(name).__all__
+
+
+def test_the_package_itself_loads_no_pictures():
+    code = "import sys, manifoldkit; print([name for name in ('matplotlib', 'PIL', 'pykeops') if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert result.stdout.strip() == "[]"

@@ -11,7 +11,7 @@ import torch
 from manifoldkit.attacks._input import column
 from manifoldkit.attacks.constraints import Constraint, draw, norms, shorten, unit
 from manifoldkit.exceptions import MedialAxisWarning
-from manifoldkit.geometry.protocol import LabelledManifold, Manifold
+from manifoldkit.geometry.protocol import LabelledManifold, Manifold, project_with_tangents
 
 __all__ = ["ManifoldConstraint", "ManifoldOptions", "RandomTangentConstraint", "checked", "choose"]
 
@@ -58,7 +58,7 @@ class ManifoldConstraint(Constraint):
     ) -> None:
         self.manifold, self.members, self.options = manifold, members, options
         self.here = choose(self.manifold, self.members)
-        landed = self._call_project(images)
+        landed = self._call(images)[0]
         self.residual = images - landed if options.carry else None
         self.origin = images if options.carry else self._clip(landed)
         self.basis = None if options.refresh else self._call_tangents(landed)
@@ -108,23 +108,29 @@ class ManifoldConstraint(Constraint):
 
     def _land(self, x: torch.Tensor) -> torch.Tensor:
         y = self._walker(x)
-        z = self._call_project(y)
-        if self.options.normal_only:
+        z, basis = self._call(y, tangents=self.options.normal_only)
+        if basis is not None:
             pull = (z - y).flatten(1)
-            basis = self._call_tangents(y)
             z = y + (pull - _apply(basis, _coefficients(basis, pull))).reshape(y.shape)
         return self._clip(z if self.residual is None else z + self.residual)
 
     def _clip(self, x: torch.Tensor) -> torch.Tensor:
         return x if self.options.bounds is None else x.clamp(*self.options.bounds)
 
-    def _call_project(self, x: torch.Tensor) -> torch.Tensor:
+    def _call(self, x: torch.Tensor, *, tangents: bool = False) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Projections, and tangent bases at `x` if asked for."""
         with warnings.catch_warnings():  # a walk may cross the medial axis; the result's distance tells where it ended
             warnings.simplefilter("ignore", MedialAxisWarning)
-            return checked(self.here.project(x), x, "project", tuple(x.shape))
+            points, basis = project_with_tangents(self.here, x) if tangents else (self.here.project(x), None)
+        points = checked(points, x, "project", tuple(x.shape))
+        return points, self._checked_basis(basis, x) if tangents else None
 
     def _call_tangents(self, x: torch.Tensor) -> torch.Tensor:
-        return checked(self.here.tangent_basis(x), x, "tangent_basis", (len(x), x[0].numel(), None))
+        return self._checked_basis(self.here.tangent_basis(x), x)
+
+    @staticmethod
+    def _checked_basis(basis: object, x: torch.Tensor) -> torch.Tensor:
+        return checked(basis, x, "tangent_basis", (len(x), x[0].numel(), None))
 
 
 class RandomTangentConstraint(ManifoldConstraint):

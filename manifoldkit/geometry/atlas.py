@@ -133,31 +133,42 @@ class _Chart:
         return self._gather(x, lambda manifold, part: manifold.project(part, **options))
 
     def tangent_basis(self, x: Any, method: str | None = None) -> Any:
+        return self._gather(x, lambda manifold, part: self._padded(manifold.tangent_basis(part, method=method)))
+
+    def project_with_tangents(self, x: Any) -> tuple[Any, Any]:
+        def both(manifold: DiffusionManifold, part: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            points, basis = manifold.project_with_tangents(part)
+            return points, self._padded(basis)
+
+        return self._gather(x, both)
+
+    def _padded(self, basis: torch.Tensor) -> torch.Tensor:
+        """Bases with columns of zeros up to the largest dimension of the members."""
         width = max(manifold.tangent_dimension_ for manifold in self._manifolds)
-
-        def padded(manifold: DiffusionManifold, part: torch.Tensor) -> torch.Tensor:
-            basis: torch.Tensor = manifold.tangent_basis(part, method=method)
-            return torch.nn.functional.pad(basis, (0, width - basis.shape[2]))
-
-        return self._gather(x, padded)
+        return torch.nn.functional.pad(basis, (0, width - basis.shape[2]))
 
     def distance(self, x: Any) -> Any:
         return self._gather(x, lambda manifold, part: manifold.distance(part))
 
     def _gather(self, x: Any, evaluate: Any) -> Any:
+        """What `evaluate(manifold, part)` returns for the samples of each member: a tensor, or several."""
         batch = as_tensor(x, "x")
         if len(batch) != len(self._members):
             raise ValueError(f"got {len(batch)} samples and {len(self._members)} labels")
-        result: torch.Tensor | None = None
+        if len(batch) == 0:
+            raise ValueError("the batch is empty")
+        results: list[torch.Tensor] = []
+        several = False
         for member in np.unique(self._members):
             chosen = torch.from_numpy(np.flatnonzero(self._members == member)).to(batch.device)
-            part = evaluate(self._manifolds[member], batch[chosen])
-            if result is None:
-                result = part.new_empty(len(batch), *part.shape[1:])
-            result[chosen] = part
-        if result is None:
-            raise ValueError("the batch is empty")
-        return like(result, x)
+            parts = evaluate(self._manifolds[member], batch[chosen])
+            several = isinstance(parts, tuple)
+            parts = parts if several else (parts,)
+            results = results or [part.new_empty(len(batch), *part.shape[1:]) for part in parts]
+            for result, part in zip(results, parts, strict=True):
+                result[chosen] = part
+        answers = tuple(like(result, x) for result in results)
+        return answers if several else answers[0]
 
 
 def _labels(y: Any, n: int | None = None) -> np.ndarray[Any, Any]:

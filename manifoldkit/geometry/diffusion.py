@@ -16,8 +16,8 @@ from ..exceptions import MedialAxisWarning
 from ._validation import choice, positive
 from .exterior import ExteriorCalculus
 from .fitting import DiffusionFit
-from .medial import near_medial_axis
-from .nystrom import FAR_MODES, NystromLayer
+from .landing import land
+from .nystrom import FAR_MODES, NystromLayer, NystromRow
 from .tangents import TANGENT_METHODS, neighbor_offsets, tangent_basis
 
 __all__ = ["DiffusionManifold"]
@@ -239,8 +239,8 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
         length = self.n_projection_components_ if n_components is None else positive(n_components, "n_components")
         if length > self.n_components_:
             raise ValueError(f"n_components={length} exceeds the {self.n_components_} fitted ones")
-        coefficients = self._coefficients(self._sampling.gather(values.reshape(len(values), -1)), length)
-        result = self._average(flat, coefficients, far)
+        modes = self._modes(self._sampling.gather(values.reshape(len(values), -1)), length)
+        result = self._average(flat, *self._series(modes), far)
         return like(result[:, 0] if values.ndim == 1 else result, Y)
 
     def project(self, Y: Any, n_iter: int = 1, *, n_full: int = 1, far: str | None = None) -> Any:
@@ -274,26 +274,43 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
         positive(n_iter, "n_iter")
         if n_full != 0:
             positive(n_full, "n_full", " or 0")
-        if (count := int(self.is_ambiguous(flat).sum())) > 0:
-            text = "points are about as near to two far-apart samples: their projection is ill-defined"
-            warnings.warn(f"{count} of {len(flat)} {text}", MedialAxisWarning, stacklevel=2)
         for iteration in range(n_iter):
-            step = self._average(flat, self._x_coefficients, far) - flat
-            if iteration >= n_full:
-                basis = self.tangent_basis(flat)
-                step = step - (basis @ (basis.mT @ step[:, :, None]))[:, :, 0]
+            landing = land(self, flat, far, tangents=iteration >= n_full)
+            if iteration == 0 and (count := int(landing.ambiguous.sum())) > 0:
+                text = "points are about as near to two far-apart samples: their projection is ill-defined"
+                warnings.warn(f"{count} of {len(flat)} {text}", MedialAxisWarning, stacklevel=2)
+            step = landing.points - flat
+            if landing.basis is not None:
+                step = step - (landing.basis @ (landing.basis.mT @ step[:, :, None]))[:, :, 0]
             flat = flat + step
         return like(flat.reshape(Y.shape if hasattr(Y, "shape") else np.shape(Y)), Y)
+
+    def project_with_tangents(self, Y: Any) -> tuple[Any, Any]:
+        """``project(Y)`` and ``tangent_basis(Y)``, which share most of their cost; nothing is said of ambiguous points.
+
+        Parameters
+        ----------
+        Y : array or Tensor (B, *shape)
+
+        Returns
+        -------
+        points : array or Tensor, of the shape of `Y`
+        basis : array or Tensor (B, D, tangent_dimension_)
+            At `Y`, not at its projection.
+        """
+        landing = land(self, self._query(Y), tangents=True)
+        assert landing.basis is not None
+        points = landing.points.reshape(Y.shape if hasattr(Y, "shape") else np.shape(Y))
+        return like(points, Y), like(landing.basis, Y)
 
     def distance(self, Y: Any) -> Any:
         """Distance (B,) of points to the manifold: from `Y` to its projection."""
         flat = self._query(Y)
-        return like(torch.linalg.vector_norm(flat - self._average(flat, self._x_coefficients), dim=1), Y)
+        return like(torch.linalg.vector_norm(flat - land(self, flat).points, dim=1), Y)
 
     def is_ambiguous(self, Y: Any) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Whether points (B, *shape) lie near the medial axis, where their projection is ill-defined, as (B,)."""
-        flat = self._query(Y)
-        flags: np.ndarray[Any, np.dtype[np.bool_]] = near_medial_axis(self._row(flat.device), flat).cpu().numpy()
+        flags: np.ndarray[Any, np.dtype[np.bool_]] = land(self, self._query(Y)).ambiguous.cpu().numpy()
         return flags
 
     def boundary_score(self, Y: Any) -> Any:
@@ -390,6 +407,8 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
         """
         check_is_fitted(self)
         mode = choice(self.far if far is None else far, "far", FAR_MODES)
-        return NystromLayer(
-            copy.deepcopy(self._map), self._x_coefficients.clone(), self.sample_shape_, mode, self.reduction
-        )
+        table, modes = self._series(self._x_modes)
+        row = NystromRow(self._sampling, **self._row_options)
+        if not row.gather and self.reduction == "torch":
+            row.search = None  # all distances are computed
+        return copy.deepcopy(NystromLayer(row, table.clone(), self.sample_shape_, mode, self.reduction, modes))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.linalg
 import torch
+from scipy.sparse.linalg import eigsh
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
@@ -26,6 +27,7 @@ from .neighbors import Floats
 
 if TYPE_CHECKING:
     from .diffusion import DiffusionManifold
+    from .nystrom import Weights
 
 __all__ = ["ExteriorCalculus"]
 
@@ -70,8 +72,8 @@ class ExteriorCalculus(BaseEstimator):
 
     Notes
     -----
-    Cost: O(n M C N0) for the products, O(M^4 N0 / 2) for the matrices, of which one row is in memory
-    at a time beside the M^4 / 4 entries of G and of E.
+    Cost: O(n M C N0) for the products, 2 M^4 N0 flops for the matrices G and E of M^4 / 4 entries each, and the
+    eigenproblem of one of them, M^6 / 6 flops for its tridiagonal form alone, which is most of the cost from M = 50.
 
     References
     ----------
@@ -243,8 +245,8 @@ class ExteriorCalculus(BaseEstimator):
             raise ValueError(f"n_fields must lie between 1 and {len(self.eigenvalues_)}, got {n_fields!r}")
         return like(self._fields(self.manifold._query(Y), count), Y)
 
-    def _fields(self, flat: torch.Tensor, n_fields: int) -> torch.Tensor:
-        phi = self.manifold._transform(flat)[:, : self.n_products_]
+    def _fields(self, flat: torch.Tensor, n_fields: int, weights: Weights | None = None) -> torch.Tensor:
+        phi = self.manifold._transform(flat, weights, self.n_products_)
         push = torch.from_numpy(self._push).to(phi)
         coefficients = torch.from_numpy(self.coefficients_[:n_fields]).to(phi)
         frame = torch.einsum("rij,bi->brj", coefficients, phi[:, : self.n_functions_])
@@ -268,37 +270,50 @@ def _cut_at_gap(xi: Floats, low: int, high: int) -> int:
 
 
 def _forms(c: Floats, g: Floats, xi: Floats, pairs: tuple[Any, Any], antisymmetric: bool) -> tuple[Floats, Floats]:
-    """Gram matrix and Dirichlet energy of the frame, one row at a time."""
+    """Gram matrix and Dirichlet energy of the frame, exactly symmetric; the rows (i, j) of one i at a time."""
     first, second = pairs
     gram, energy = np.empty((2, len(first), len(first)))
-    jump = (xi[: len(c), None] - xi[None, : len(c)]) * -1  # x_l - x_k
     codifferential = xi[None, : len(c), None] * c - g  # of phi_i dphi_j
-    for row, (i, j) in enumerate(zip(first, second, strict=True)):
-        inner, curl = c[i] @ g[j].T, g[i] @ g[j].T
-        curl = curl - curl.T
+    for i in range(first[-1] + 1):
+        rows = slice(*np.searchsorted(first, [i, i + 1]))
+        later, low = slice(rows.start, None), i if antisymmetric else 0  # k >= i, and l > k if antisymmetric
+        j, third, fourth = slice(second[rows.start], None), first[later] - low, second[later] - low
+        left, right = g[j, low:] @ c[i, low:].T, g[j, low:] @ g[i, low:].T  # sums over s, (J, l, k)
+        curl = right[:, fourth, third] - right[:, third, fourth]
         if antisymmetric:
-            inner = inner - c[j] @ g[i].T
-            inner = inner - inner.T
-            divergence = (xi[j] - xi[i]) * jump * (c @ c[i, j])
-            energy[row] = (4 * curl + divergence)[first, second]
+            left += c[j, low:] @ g[i, low:].T
+            inner = left[:, fourth, third] - left[:, third, fourth]
+            spread = (xi[fourth + low] - xi[third + low]) * (xi[second[rows]] - xi[i])[:, None]
+            total = 4 * curl + spread * (c[low:, low:] @ c[i, j].T)[third, fourth].T
         else:
-            energy[row] = (curl + codifferential @ codifferential[i, j])[first, second]
-        gram[row] = inner[first, second]
-    return (gram + gram.T) / 2, (energy + energy.T) / 2
+            inner, total = left[:, fourth, third], curl + (codifferential @ codifferential[i, j].T)[third, fourth].T
+        for form, block in ((gram, inner), (energy, total)):
+            form[rows, later] = block
+            form[later, rows] = block.T
+    return gram, energy
 
 
 def _stable_eigenpairs(gram: Floats, energy: Floats, sizes: Floats, tol: float) -> tuple[Floats, Floats]:
-    """Energies ascending, and coefficients (F, R) of L2-orthonormal fields, of a redundant frame.
+    """Energies ascending, and coefficients (F, R) of L2-orthonormal fields, of a redundant frame. Overwrites the forms.
 
     The eigenproblem is solved for theta = 1 / (1 + energy) in the H1-orthonormal part of the frame, which needs
     no inverse of G: spurious directions have theta near 0 and sort last.
     """
     scale = 1 / sizes
-    sobolev = (gram + energy) * scale[:, None] * scale
-    values, vectors = scipy.linalg.eigh(sobolev)
-    kept = values > tol * values[-1]
-    root = vectors[:, kept] / np.sqrt(values[kept])
-    theta, y = scipy.linalg.eigh(root.T @ (gram * scale[:, None] * scale) @ root)
+    for form in (gram, energy):
+        form *= scale[:, None]
+        form *= scale
+    energy += gram
+    values, vectors = scipy.linalg.eigh(energy, subset_by_value=(tol * _largest(energy), np.inf), overwrite_a=True)
+    root = vectors / np.sqrt(values)
+    theta, y = scipy.linalg.eigh(root.T @ gram @ root)
     theta, y = theta[::-1], y[:, ::-1]
     kept = theta > LEAST_THETA
     return 1 / theta[kept] - 1, scale[:, None] * (root @ y[:, kept]) / np.sqrt(theta[kept])
+
+
+def _largest(matrix: Floats) -> float:
+    """The largest eigenvalue, by few products with a large matrix."""
+    if len(matrix) < 100:
+        return float(scipy.linalg.eigvalsh(matrix)[-1])
+    return float(eigsh(matrix, k=1, which="LA", v0=np.ones(len(matrix)), return_eigenvectors=False)[0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from ._parameters import check_parameters
 from ._validation import choice
 from .kernels import SHAPES, KernelShape
 from .neighbors import Floats
-from .nystrom import FAR_MODES, NystromRow
+from .nystrom import FAR_MODES, NystromRow, Weights
 from .sampling import Sampling, locality_order, sample_neighborhoods
 from .scale import choose_scale, unit_area
 from .spectrum import Spectrum, diffusion_spectrum, laplacian_eigenvalues
@@ -78,7 +77,7 @@ class DiffusionFit:
         RuntimeError
             If the eigen-solver failed.
         """
-        self.__dict__.pop("_map", None)  # a failed fit leaves the estimator unfitted
+        self.__dict__.pop("_row_options", None)  # a failed fit leaves the estimator unfitted
         points = self._validate_samples(X)
         k = self.n_neighbors_ = check_parameters(self, *points.shape)
         random_state, shape = check_random_state(self.random_state), SHAPES[self.kernel]
@@ -111,25 +110,22 @@ class DiffusionFit:
         del kernel
         self._set_spectrum(spectrum, sampling, shape, scale.eps2, diagonal)
         warn_of_spectrum(self, spectrum.markov, LEAST_MARKOV, n_pieces)
-        row = NystromRow(
-            sampling,
-            eps2=scale.eps2,
-            n_neighbors=k,
-            convention=self.bandwidth,
-            shape=shape,
-            support=support,
-            gather=len(sampling.points) > self.dense_limit,
-        )
-        self._x_coefficients = self._coefficients(sampling.points, self.n_projection_components_)
         self._x_modes = self._modes(sampling.points, self.n_projection_components_)
         self._exterior: ExteriorCalculus | None = None
         self._smoothed: tuple[torch.Tensor, torch.Tensor] | None = None
         self._rows: dict[str, NystromRow] = {}
-        self._map = row
+        self._row_options: dict[str, Any] = {
+            "eps2": scale.eps2,
+            "n_neighbors": k,
+            "convention": self.bandwidth,
+            "shape": shape,
+            "support": support,
+            "gather": len(sampling.points) > self.dense_limit,
+        }
         return self
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "_map")
+        return hasattr(self, "_row_options")
 
     @property
     def eigenfunctions_(self) -> Floats:
@@ -137,7 +133,7 @@ class DiffusionFit:
         return self._sampling.spread(self._functions)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out copies on other devices, which the reader may not have."""
+        """Leave out what is made again when it is needed: it shares arrays, or lives on a device the reader lacks."""
         state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
         return {**state, "_rows": {}} if "_rows" in state else state
 
@@ -176,10 +172,16 @@ class DiffusionFit:
         functions = self._functions[:, :n_components]
         return torch.from_numpy((functions * self._measure[:, None]).T @ values)
 
-    def _coefficients(self, values: Floats, n_components: int) -> torch.Tensor:
-        """Values (u, q) to be averaged by the Nystrom weights, so that the truncated series comes out."""
-        functions = self._functions[:, :n_components] / self.markov_eigenvalues_[:n_components]
-        return torch.from_numpy(functions) @ self._modes(values, n_components)
+    def _series(self, modes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What the Nystrom weights average so that the truncated series of `modes` (L, q) comes out.
+
+        A table (u, L) whose average is to be multiplied by the second tensor (L, q); or, if q is the smaller number,
+        the product of the two as the table.
+        """
+        length = len(modes)
+        functions = torch.from_numpy(self._functions[:, :length])
+        scaled = modes / torch.from_numpy(self.markov_eigenvalues_[:length, None])
+        return (functions, scaled) if length < modes.shape[1] else (functions @ scaled, None)
 
     def _query(self, Y: Any, name: str = "Y") -> torch.Tensor:
         """Queries as a float64 matrix (B, D)."""
@@ -193,22 +195,27 @@ class DiffusionFit:
         return flat
 
     def _row(self, device: torch.device) -> NystromRow:
-        """The Nystrom weights on `device`; the one on the CPU is never moved."""
-        if device.type == "cpu":
-            return self._map
+        """The Nystrom weights on `device`; on the CPU they share the arrays of the fit."""
         if str(device) not in self._rows:
-            self._rows[str(device)] = copy.deepcopy(self._map).to(device)
+            self._rows[str(device)] = NystromRow(self._sampling, **self._row_options).to(device)
         return self._rows[str(device)]
 
-    def _average(self, flat: torch.Tensor, values: torch.Tensor, far: str | None = None) -> torch.Tensor:
-        """Nystrom averages (B, q) of `values` (u, q) at `flat` (B, D), cut into pieces that fit in memory."""
+    def _average(
+        self, flat: torch.Tensor, table: torch.Tensor, modes: torch.Tensor | None = None, far: str | None = None
+    ) -> torch.Tensor:
+        """Nystrom averages (B, q) of `table` (u, q) at `flat` (B, D), times `modes`, in pieces that fit in memory."""
         mode = choice(self.far if far is None else far, "far", FAR_MODES)
-        row, values = self._row(flat.device), values.to(flat.device)
-        out = flat.new_empty(len(flat), values.shape[1])
+        row, table = self._row(flat.device), table.to(flat.device)
+        out = flat.new_empty(len(flat), table.shape[1])
         with torch.no_grad():
             for part in chunks(len(flat), row.bytes_per_query):
-                out[part] = row.average(flat[part], values, mode, self.reduction)
-        return out
+                out[part] = row.average(flat[part], table, mode, self.reduction)
+        return out if modes is None else out @ modes.to(flat.device)
 
-    def _transform(self, flat: torch.Tensor, far: str | None = None) -> torch.Tensor:
-        return self._average(flat, torch.from_numpy(self._functions / self.markov_eigenvalues_), far)
+    def _transform(
+        self, flat: torch.Tensor, weights: Weights | None = None, n_components: int | None = None
+    ) -> torch.Tensor:
+        """The first eigenfunctions (B, N) at `flat` (B, D), with its Nystrom weights if they are at hand."""
+        table = torch.from_numpy(self._functions[:, :n_components])
+        averages = self._average(flat, table) if weights is None else weights.average(table.to(flat.device))
+        return averages / torch.from_numpy(self.markov_eigenvalues_[:n_components]).to(flat.device)

@@ -90,18 +90,12 @@ class KernelShape:
         end = math.sqrt(self.reach or 40 * (self.width or 1.0))
         return float(quad(lambda r: r**power * float(self(np.float64(r * r))), 0, end)[0])
 
-    def log(self, z: torch.Tensor) -> torch.Tensor:
-        """Logarithm of h at `z`, up to a constant for each row.
-
-        The indicator counts from the least `z` of a row: 0 at a training point, and never an empty row elsewhere.
-        """
-        if self.width is None:
-            return torch.where(z - z.amin(dim=-1, keepdim=True) <= 1, 0.0, -math.inf)
-        if self.reach is None:
-            return -z / self.width
+    def fading(self, z: torch.Tensor) -> torch.Tensor:
+        """Logarithm of the factor that ends a compact support."""
+        assert self.reach is not None
         inside = z < self.reach
         safe = torch.where(inside, z, 0.0)  # no gradient of an infinite logarithm
-        return torch.where(inside, 2 * torch.log1p(-((safe / self.reach) ** 2)) - safe / self.width, -math.inf)
+        return torch.where(inside, 2 * torch.log1p(-((safe / self.reach) ** 2)), -math.inf)
 
     def __call__(self, z: Any) -> Any:
         """Kernel values at `z` (numpy)."""

@@ -16,19 +16,28 @@ NEAR = 3.0
 RIVAL = 1.05
 
 
-def near_medial_axis(row: NystromRow, flat: Tensor) -> Tensor:
+def near_medial_axis(row: NystromRow, flat: Tensor, nearest: Tensor) -> Tensor:
     """Whether queries `flat` (B, D) are about as near to two far-apart training points, as a mask (B,).
 
     A heuristic: the query is more than three bandwidths off, and a sample at most 5 % further away than the
-    nearest one is seen more than 60 degrees from it.
+    nearest one is seen more than 60 degrees from it. Only the queries that far off are compared with all samples.
+
+    Parameters
+    ----------
+    row : NystromRow
+    flat : Tensor (B, D)
+    nearest : Tensor (B,)
+        The nearest training point of each.
     """
-    flags = torch.zeros(len(flat), dtype=torch.bool, device=flat.device)
-    for part in chunks(len(flat), 16 * len(row.points)):
-        x = flat[part] - row.center
-        squared = torch.addmm(row.squares, x, row.points.T, alpha=-2) + x.square().sum(dim=1, keepdim=True)
-        least, nearest = squared.min(dim=1)
-        for i in torch.nonzero(least > (NEAR * row.rho[nearest]) ** 2)[:, 0].tolist():
-            rivals = row.points[squared[i] <= RIVAL**2 * least[i]]
-            spread = (rivals - row.points[nearest[i]]).square().sum(dim=1).max()
-            flags[part.start + i] = spread > least[i]
+    gaps = torch.linalg.vector_norm(flat - row.points[nearest], dim=1)
+    flags = gaps > NEAR * row.rho[nearest]
+    suspects = torch.nonzero(flags)[:, 0]
+    for part in chunks(len(suspects), 16 * len(row.points)):
+        chosen = suspects[part]
+        squared = row.squared_distances(flat[chosen])
+        least = squared.amin(dim=1)
+        rival = squared <= RIVAL**2 * least[:, None]
+        for i, query in enumerate(chosen.tolist()):
+            spread = (row.points[rival[i]] - row.points[nearest[query]]).square().sum(dim=1).max()
+            flags[query] = spread > least[i]
     return flags

@@ -66,21 +66,25 @@ class BruteNeighbors:
     """
 
     def __init__(self, points: Floats) -> None:
-        self._center = points.mean(axis=0)
-        self._points = torch.from_numpy(points - self._center)
-        self._squares = self._points.square().sum(dim=1)
+        self._points, self._center = points, points.mean(axis=0)  # shared with the caller, hence not centred
+        parts = [
+            np.square(points[part] - self._center).sum(axis=1)
+            for part in chunks(len(points), 16 * points.shape[1], 2**21)
+        ]
+        self._squares = torch.from_numpy(np.concatenate(parts))
 
     def kneighbors(self, X: Any, n_neighbors: int) -> tuple[Floats, Ints]:
         """Distances and indices (B, n_neighbors), nearest first."""
-        queries = torch.from_numpy(np.asarray(X, dtype=np.float64) - self._center)
+        queries = torch.from_numpy(np.asarray(X, dtype=np.float64))
         row = 8 * (2 * len(self._points) + n_neighbors * queries.shape[1])
         parts = [self._block(queries[part], n_neighbors) for part in chunks(len(queries), row)]
         return np.concatenate([d for d, _ in parts]), np.concatenate([i for _, i in parts])
 
     def _block(self, queries: torch.Tensor, k: int) -> tuple[Floats, Ints]:
-        score = torch.addmm(self._squares, queries, self._points.T, alpha=-2)  # |x - y|^2 less |x|^2
+        points, center = torch.from_numpy(self._points), torch.from_numpy(self._center)
+        score = torch.addmm(self._squares, queries - center, points.T, alpha=-2)  # |x - y|^2 less what all y share
         indices = score.topk(k, largest=False).indices
-        distances = torch.linalg.vector_norm(queries[:, None] - self._points[indices], dim=2)
+        distances = torch.linalg.vector_norm(queries[:, None] - points[indices], dim=2)
         distances, order = distances.sort(dim=1)
         return distances.numpy(), indices.gather(1, order).numpy()
 

@@ -6,24 +6,57 @@ r"""The Nystrom extension: functions sampled on the training points, carried smo
     C = \Phi \,\mathrm{diag}(1/\lambda) \,\Phi^T \mathrm{diag}(\mu) f
 
 At a training point this is the truncated series of f itself. With the coordinates as f it is a projection onto
-the manifold. Everything here is plain torch, so that autograd gives the exact derivative.
+the manifold. In many dimensions C is not formed: its factors :math:`\Phi` and
+:math:`\mathrm{diag}(1/\lambda) \Phi^T \mathrm{diag}(\mu) f` are smaller and cheaper. Everything here is plain torch
+(sums over a few points apart, see :mod:`._gathered`), so that autograd gives the exact derivative.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._arrays import flatten
+from .._arrays import chunks, flatten
 from ..reductions import softmax_average
+from ._gathered import gathered_distances, gathered_products, gathered_sums
+from ._softmax import kernel_softmax
 from .kernels import KernelShape, bandwidth
+from .neighbors import NeighborSearch
 from .sampling import Sampling
 from .support import SparseSupport
 
-__all__ = ["FAR_MODES", "NystromLayer", "NystromRow"]
+__all__ = ["FAR_MODES", "NystromLayer", "NystromRow", "Weights"]
 
 FAR_MODES = ("shift", "plain", "knn")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of the training points at queries: non-negative, with row sums 1.
+
+    Attributes
+    ----------
+    values : Tensor (B, n) or (B, K)
+    index : None or Tensor (B, K)
+        The training points that the weights belong to; None stands for all of them.
+    nearest : Tensor (B,)
+        The nearest training point.
+    """
+
+    values: Tensor
+    index: Tensor | None
+    nearest: Tensor
+
+    def average(self, table: Tensor) -> Tensor:
+        """Means (B, q) of the rows of `table` (n, q)."""
+        return self.values @ table if self.index is None else gathered_sums(self.values, table, self.index)
+
+    def rows(self, part: slice) -> Weights:
+        """The weights of some of the queries."""
+        return Weights(self.values[part], None if self.index is None else self.index[part], self.nearest[part])
 
 
 class NystromRow(nn.Module):
@@ -38,7 +71,7 @@ class NystromRow(nn.Module):
     Parameters
     ----------
     sampling : Sampling
-        Training points, their bandwidths and multiplicities.
+        Training points, their bandwidths and multiplicities. The points are shared, not copied.
     eps2 : float
         Squared global bandwidth.
     n_neighbors : int
@@ -51,7 +84,8 @@ class NystromRow(nn.Module):
     support : SparseSupport, optional
         Candidates of each query; all training points if missing.
     gather : bool, default=False
-        Compute distances to the candidates only, instead of masking the others: for many training points.
+        Find candidates by the neighbour engine of the sampling, and compute the distances to them only: for many
+        training points.
     """
 
     center: Tensor
@@ -75,82 +109,106 @@ class NystromRow(nn.Module):
         gather: bool = False,
     ) -> None:
         super().__init__()
-        center = sampling.points.mean(axis=0)
-        centred = torch.from_numpy(sampling.points - center)
-        self.register_buffer("center", torch.from_numpy(center))
-        self.register_buffer("points", centred)
-        self.register_buffer("squares", centred.square().sum(dim=1))
+        points = torch.from_numpy(sampling.points)
+        center = points.mean(dim=0)
+        self.register_buffer("center", center)
+        self.register_buffer("points", points)
+        self.register_buffer("squares", _squared_offsets(points, center))
         self.register_buffer("rho", torch.from_numpy(sampling.rho))
         self.register_buffer("log_weights", torch.from_numpy(np.log(sampling.weights)))
         self.register_buffer("eps2", torch.tensor(eps2, dtype=torch.float64))
         self.register_buffer("floor", torch.tensor(sampling.floor, dtype=torch.float64))
         self.n_neighbors, self.convention = n_neighbors, convention
-        self.shape, self.n_far = shape, min(n_far, len(centred))
-        self.search = sampling.search
-        self.support, self.gather = support, gather
+        self.shape, self.n_far = shape, min(n_far, len(points))
+        self.search: NeighborSearch | None = sampling.search  # needed if `gather`, and by KeOps
+        self.support, self.gather = support, gather and support is not None
 
     @property
     def bytes_per_query(self) -> int:
         """Scratch memory of one row of weights, for cutting queries into chunks."""
-        gathered = 3 * self.support.width * self.points.shape[1] if self.support and self.gather else 0
-        return 8 * (4 * len(self.points) + gathered + (self.n_neighbors + 1) * self.points.shape[1])
+        every = 0 if self.gather else 4 * len(self.points)
+        some = 0 if self.support is None else 8 * self.support.width
+        return 8 * (every + some + (self.n_neighbors + 1) * self.points.shape[1])
 
-    def forward(self, x: Tensor, far: str = "shift") -> tuple[Tensor, Tensor | None]:
-        """Weights at `x` (B, D).
-
-        Returns
-        -------
-        weights : Tensor (B, n) or (B, K)
-            Non-negative, with row sums 1.
-        index : None or Tensor (B, K)
-            The training points that the weights belong to; None stands for all of them.
-        """
-        x = x - self.center
-        k, index, mask = self.n_neighbors + 1, None, None
-        if self.gather and self.support is not None:
-            queries = (x.detach() + self.center).cpu().numpy()
-            candidates, distinct = self.support.candidates(queries)
-            index, mask = candidates.to(x.device), distinct.to(x.device)
-            rho, log_weights = self.rho[index], self.log_weights[index]
-            score = self.squares[index] - 2 * torch.einsum("bd,bkd->bk", x, self.points[index])
-            nearest = index[:, :k]
-        else:
-            rho, log_weights = self.rho, self.log_weights
-            score = torch.addmm(self.squares, x, self.points.T, alpha=-2)  # |x - x_j|^2 less |x|^2
-            length = k if self.support is None else max(k, self.support.length)
-            near = score.detach().topk(length, largest=False).indices
-            nearest = near[:, :k]
-            if self.support is not None:
-                mask = self.support.mask(near[:, : self.support.length], len(self.points))
-        bandwidth_x = self.bandwidth(x, nearest)[:, None]
+    def forward(self, x: Tensor, far: str = "shift") -> Weights:
+        """Weights at `x` (B, D)."""
+        centred = x - self.center
+        score, index, mask, nearest = self._scores(x, centred)
+        first = nearest[:, 0]
+        rho, offset = (self.rho, self.log_weights) if index is None else (self.rho[index], self.log_weights[index])
         if far == "plain":
-            squared = (score + x.square().sum(dim=1, keepdim=True)).clamp_min(0)
+            shift = (centred * (centred + 2 * self.center)).sum(dim=1)
         else:
-            squared = score - score.amin(dim=1, keepdim=True)
-        z = squared / (bandwidth_x * rho * self.eps2)
-        logits = self.shape.log(z) + log_weights
-        if mask is not None:
-            logits = logits.masked_fill(~mask, -torch.inf)
+            shift = 2 * (centred * self.points[first]).sum(dim=1) - self.squares[first]
+        inverse, scale = 1 / self.bandwidth(x, nearest), 1 / (rho * self.eps2)
         if far == "knn":
             ranked = score.detach() if mask is None else score.detach().masked_fill(~mask, torch.inf)
             closest = ranked.topk(min(self.n_far, ranked.shape[1]), dim=1, largest=False, sorted=False).indices
-            logits = logits + torch.full_like(logits, -torch.inf).scatter(1, closest, 0.0)
-        return torch.softmax(logits, dim=1), index
+            chosen = torch.zeros_like(ranked, dtype=torch.bool).scatter(1, closest, True)
+            mask = chosen if mask is None else mask & chosen
+        if mask is not None:
+            offset = offset.expand(mask.shape).masked_fill(~mask, -torch.inf)
+        if self.shape.width is not None and self.shape.reach is None:
+            return Weights(kernel_softmax(score, shift, inverse, scale / self.shape.width, offset), index, first)
+        z = (score + shift[:, None]) * inverse[:, None] * scale
+        z = z - (z if mask is None else z.masked_fill(~mask, torch.inf)).amin(dim=1, keepdim=True)
+        if self.shape.width is None:
+            logits = offset.expand(z.shape).masked_fill(z.detach() > 1, -torch.inf)
+        else:
+            logits = offset - z / self.shape.width + self.shape.fading(z)
+        return Weights(torch.softmax(logits, dim=1), index, first)  # counted from the least z: never an empty row
+
+    def _scores(self, x: Tensor, centred: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor]:
+        r"""What ranks the training points: the squared distance less what all have in common.
+
+        Returns
+        -------
+        score : Tensor (B, n) or (B, K)
+        index, mask : None or Tensor (B, K)
+            The candidates, and which of them count.
+        nearest : Tensor (B, k + 1)
+            The nearest training points, the very nearest first.
+
+        Notes
+        -----
+        With the centre c the score is :math:`|x_j - c|^2 - 2 (x - c) \cdot x_j`: as exact as the offsets from c, and
+        the points need not be copied.
+        """
+        k = self.n_neighbors + 1
+        if self.support is None:
+            score = torch.addmm(self.squares, centred, self.points.T, alpha=-2)
+            return score, None, None, score.detach().topk(k, largest=False).indices
+        products = None
+        if self.gather:
+            near = self.neighbors(x, max(k, self.support.length))
+        else:
+            products = centred.detach() @ self.points.T
+            score = torch.sub(self.squares, products, alpha=2)
+            near = score.topk(max(k, self.support.length), largest=False).indices
+        index, mask = self.support.candidates(near[:, : self.support.length])
+        score = self.squares[index] - 2 * gathered_products(centred, self.points, index, products)
+        return score, index, mask, near[:, :k]
+
+    def neighbors(self, x: Tensor, count: int) -> Tensor:
+        """Indices (B, count) of the nearest training points of `x` (B, D), by the neighbour engine."""
+        assert self.search is not None
+        return torch.as_tensor(self.search.kneighbors(x.detach().cpu().numpy(), count)[1], device=x.device)
+
+    def squared_distances(self, x: Tensor) -> Tensor:
+        """Squared distances (B, n) of `x` (B, D) to all training points, to some 1e-15 of those to their mean."""
+        centred = x - self.center
+        rest = (centred * (centred + 2 * self.center)).sum(dim=1, keepdim=True)
+        return torch.addmm(self.squares, centred, self.points.T, alpha=-2) + rest
 
     def bandwidth(self, x: Tensor, nearest: Tensor) -> Tensor:
-        """Bandwidth (B,) at centred points `x` from their k + 1 nearest training points, in any order."""
-        distances = torch.linalg.vector_norm(x[:, None] - self.points[nearest], dim=2)
+        """Bandwidth (B,) at `x` from its k + 1 nearest training points, in any order."""
+        distances = gathered_distances(x, self.points, nearest)
         result: Tensor = bandwidth(distances.sort(dim=1).values, self.convention)
         return result.clamp_min(self.floor)
 
     def average(self, x: Tensor, values: Tensor, far: str = "shift", reduction: str = "torch") -> Tensor:
         """Means (B, q) of `values` (n, q) under the weights at `x` (B, D)."""
-        if reduction == "keops":
-            return self._keops_average(x, values, far)
-        weights, index = self(x, far)
-        if index is None:
-            return weights @ values
-        return torch.einsum("bk,bkq->bq", weights, values[index])
+        return self._keops_average(x, values, far) if reduction == "keops" else self(x, far).average(values)
 
     def _keops_average(self, x: Tensor, values: Tensor, far: str) -> Tensor:
         """The same average of all training points, without a matrix of weights."""
@@ -158,9 +216,7 @@ class NystromRow(nn.Module):
             raise ValueError(
                 "reduction='keops' needs the full kernel of an exponential shape, and far other than 'knn'"
             )
-        found = self.search.kneighbors(x.detach().cpu().numpy(), self.n_neighbors + 1)[1]
-        nearest = torch.as_tensor(found, device=x.device)
-        x = x - self.center
+        nearest = self.neighbors(x, self.n_neighbors + 1)
         squared = (x - self.points[nearest[:, 0]]).square().sum(dim=1)
         offset = squared if far == "shift" else torch.zeros_like(squared)
         return softmax_average(
@@ -175,6 +231,12 @@ class NystromRow(nn.Module):
         )
 
 
+def _squared_offsets(points: Tensor, center: Tensor) -> Tensor:
+    """Squared distances (n,) of `points` (n, D) from the centre, with little scratch memory."""
+    parts = [(points[part] - center).square().sum(dim=1) for part in chunks(len(points), 16 * points.shape[1], 2**24)]
+    return torch.cat(parts)
+
+
 class NystromLayer(nn.Module):
     r"""The Nystrom projection as a differentiable layer without trainable parameters.
 
@@ -185,14 +247,17 @@ class NystromLayer(nn.Module):
     Parameters
     ----------
     row : NystromRow
-    coefficients : Tensor (n, D)
+    coefficients : Tensor (n, D) or (n, L)
     sample_shape : tuple of int
         Shape of a sample.
     far : {"shift", "plain", "knn"}
     reduction : {"torch", "keops"}
+    modes : Tensor (L, D), optional
+        Second factor of the coefficients: :math:`y = \sum_j p_j(x) C_j M`, for more coordinates than components.
     """
 
     coefficients: Tensor
+    modes: Tensor | None
 
     def __init__(
         self,
@@ -201,16 +266,20 @@ class NystromLayer(nn.Module):
         sample_shape: tuple[int, ...],
         far: str = "shift",
         reduction: str = "torch",
+        modes: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.row = row
         self.register_buffer("coefficients", coefficients)
+        self.register_buffer("modes", modes)
         self.sample_shape, self.far, self.reduction = sample_shape, far, reduction
 
     def forward(self, x: Tensor) -> Tensor:
         """Projection of `x` (B, *shape), in the shape and dtype of `x`."""
         flat = flatten(x, self.sample_shape, "x").to(self.coefficients.dtype)
         result = self.row.average(flat, self.coefficients, self.far, self.reduction)
+        if self.modes is not None:
+            result = result @ self.modes
         return result.reshape(x.shape).to(x.dtype)
 
     def extra_repr(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["LabelledManifold", "Manifold"]
+__all__ = ["LabelledManifold", "Manifold", "project_with_tangents"]
 
 
 @runtime_checkable
@@ -29,6 +29,31 @@ class Manifold(Protocol):
         Where the dimension differs between the samples of a batch, the smaller bases end in columns of zeros.
         """
         ...
+
+
+def project_with_tangents(manifold: Manifold, x: Any) -> tuple[Any, Any]:
+    """``project(x)`` and ``tangent_basis(x)``, by a method of this name if the manifold has one that does both at once.
+
+    Parameters
+    ----------
+    manifold : Manifold
+    x : array or Tensor (B, *shape)
+
+    Returns
+    -------
+    points : array or Tensor, of the shape of `x`
+    basis : array or Tensor (B, D, d), at `x`
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from manifoldkit.geometry import Circle
+    >>> points, basis = project_with_tangents(Circle(), np.array([[0.0, 2.0]]))
+    >>> points, abs(basis[0, :, 0])
+    (array([[0., 1.]]), array([1., 0.]))
+    """
+    both = getattr(manifold, "project_with_tangents", None)
+    return (manifold.project(x), manifold.tangent_basis(x)) if both is None else both(x)
 
 
 @runtime_checkable

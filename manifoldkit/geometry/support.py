@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from .kernels import CUTOFF, KernelShape, compact_kernel, dense_distances
-from .neighbors import Floats, Ints, NeighborSearch
+from .neighbors import Ints
 from .sampling import NeighborLists, Sampling
 
 __all__ = ["SparseSupport", "connected_pieces", "kernel_matrix"]
@@ -31,7 +31,7 @@ def kernel_matrix(
     length = lists.indices.shape[1]
     sparse, lacking, shape = compact_kernel(lists.distances, lists.indices, sampling.rho, eps2, shape)
     logger.info("sparse kernel: %d entries a row, neighbour lists of %d", sparse.nnz // len(sampling.points), length)
-    return sparse, SparseSupport(sampling.search, length, lacking), shape
+    return sparse, SparseSupport(length, lacking), shape
 
 
 def connected_pieces(kernel: Any) -> int:
@@ -58,15 +58,14 @@ class SparseSupport:
 
     Parameters
     ----------
-    search : NeighborSearch
     length : int
         Length of the neighbour lists from which the kernel was made.
     lacking : csr_array (n, n)
         Pattern of the kernel entries that the row's own neighbour list lacks.
     """
 
-    def __init__(self, search: NeighborSearch, length: int, lacking: Any) -> None:
-        self.search, self.length = search, length
+    def __init__(self, length: int, lacking: Any) -> None:
+        self.length = length
         self._start, self._lacking = lacking.indptr.astype(np.int64), lacking.indices.astype(np.int64)
         self.width = length + int(np.diff(self._start).max())  # most candidates of a query
 
@@ -79,18 +78,16 @@ class SparseSupport:
         extra[inside] = self._lacking[(start[:, None] + offset)[inside]]
         return extra
 
-    def mask(self, near: Tensor, n: int) -> Tensor:
-        """Candidates as a mask (B, n), given the nearest neighbours `near` (B, length) of each query."""
-        mask = torch.zeros(len(near), n, dtype=torch.bool, device=near.device).scatter_(1, near, True)
-        extra = torch.from_numpy(self.extra(near[:, 0].cpu().numpy()))
-        return mask.scatter_(1, extra.to(near.device), True)
+    def candidates(self, near: Tensor) -> tuple[Tensor, Tensor]:
+        """Indices (B, K) of the candidates, and a mask (B, K) that is False where one is repeated.
 
-    def candidates(self, x: Floats) -> tuple[Tensor, Tensor]:
-        """Indices (B, K) of the candidates, nearest first, and a mask (B, K) that is False where one is repeated."""
-        near = self.search.kneighbors(x, self.length)[1]
-        extra = self.extra(near[:, 0])
-        fresh = np.zeros(extra.shape, dtype=bool)
-        rows, places = np.nonzero(extra != near[:, :1])
-        fresh[rows, places] = (near[rows] != extra[rows, places, None]).all(axis=1)
-        mask = np.concatenate([np.ones(near.shape, dtype=bool), fresh], axis=1)
-        return torch.from_numpy(np.concatenate([near, extra], axis=1)), torch.from_numpy(mask)
+        Parameters
+        ----------
+        near : Tensor (B, length)
+            Nearest neighbours of each query, the very nearest first.
+        """
+        extra = torch.from_numpy(self.extra(near[:, 0].cpu().numpy())).to(near.device)
+        ranked = near.sort(dim=1).values
+        place = torch.searchsorted(ranked, extra).clamp_max(near.shape[1] - 1)
+        fresh = ranked.gather(1, place) != extra
+        return torch.cat([near, extra], dim=1), torch.cat([torch.ones_like(near, dtype=torch.bool), fresh], dim=1)

@@ -13,6 +13,7 @@ from ..exceptions import DegenerateTangentWarning
 
 if TYPE_CHECKING:
     from .diffusion import DiffusionManifold
+    from .nystrom import Weights
 
 __all__ = ["TANGENT_METHODS", "leading_directions", "tangent_basis"]
 
@@ -46,8 +47,13 @@ def leading_directions(vectors: Tensor, dimension: int) -> tuple[Tensor, Tensor]
     return basis, squares.flip(1).clamp_min(0).sqrt()
 
 
-def tangent_basis(manifold: DiffusionManifold, flat: Tensor, method: str) -> tuple[Tensor, Tensor]:
-    """Basis (B, D, d) and singular values (B, d) at `flat` (B, D), see `DiffusionManifold.tangent_basis`."""
+def tangent_basis(
+    manifold: DiffusionManifold, flat: Tensor, method: str, weights: Weights | None = None
+) -> tuple[Tensor, Tensor]:
+    """Basis (B, D, d) and singular values (B, d) at `flat` (B, D), see `DiffusionManifold.tangent_basis`.
+
+    The Nystrom weights at `flat` are computed if they are needed and not passed.
+    """
     d = manifold.tangent_dimension_
     if manifold.dimension is None and d == flat.shape[1] > 1:
         warnings.warn(
@@ -63,7 +69,7 @@ def tangent_basis(manifold: DiffusionManifold, flat: Tensor, method: str) -> tup
     degenerate = 0
     n_vectors = max(manifold._tangent_neighbors, 3 * d + 2)
     for part in chunks(len(flat), 24 * n_vectors * flat.shape[1]):
-        vectors = directions(manifold, flat[part])
+        vectors = directions(manifold, flat[part], None if weights is None else weights.rows(part))
         if min(vectors.shape[1:]) < d:
             raise ValueError(
                 f"method {method!r} has {min(vectors.shape[1:])} directions for {d} dimensions: raise n_components, "
@@ -71,7 +77,9 @@ def tangent_basis(manifold: DiffusionManifold, flat: Tensor, method: str) -> tup
             )
         found, values = leading_directions(vectors, d)
         singular[part] = values[:, :d]
-        basis[part] = found if frame is None else frame @ found
+        if frame is not None:  # one product for all points
+            found = (frame @ found.transpose(0, 1).flatten(1)).unflatten(1, (-1, d)).transpose(0, 1)
+        basis[part] = found
         spanning = (values[:, 0] > 0) & (values[:, d - 1] > DEGENERATE[method] * values[:, 0])
         degenerate += int((~spanning).sum())
     if degenerate:
@@ -89,14 +97,14 @@ def tangent_basis(manifold: DiffusionManifold, flat: Tensor, method: str) -> tup
     return basis, singular
 
 
-def _field_directions(manifold: DiffusionManifold, flat: Tensor) -> Tensor:
+def _field_directions(manifold: DiffusionManifold, flat: Tensor, weights: Weights | None) -> Tensor:
     """The smoothest vector fields (B, R, D)."""
     exterior = manifold.exterior
     wanted = 3 if manifold.tangent_dimension_ == 1 else 3 * manifold.tangent_dimension_ + 2
-    return exterior._fields(flat, min(wanted, len(exterior.eigenvalues_)))
+    return exterior._fields(flat, min(wanted, len(exterior.eigenvalues_)), weights)
 
 
-def _neighbor_directions(manifold: DiffusionManifold, flat: Tensor) -> Tensor:
+def _neighbor_directions(manifold: DiffusionManifold, flat: Tensor, weights: Weights | None) -> Tensor:
     """Nearest training points less their mean (B, k, D)."""
     offsets = neighbor_offsets(manifold, flat, manifold._tangent_neighbors)
     return offsets - offsets.mean(dim=1, keepdim=True)
@@ -108,11 +116,13 @@ def neighbor_offsets(manifold: DiffusionManifold, flat: Tensor, n_neighbors: int
     return torch.from_numpy(manifold._sampling.points[index]).to(flat) - flat[:, None]
 
 
-def _smoothed_directions(manifold: DiffusionManifold, flat: Tensor) -> Tensor:
+def _smoothed_directions(manifold: DiffusionManifold, flat: Tensor, weights: Weights | None) -> Tensor:
     """Projections of the training points of largest weight, less their weighted mean, times root weight (B, k, r)."""
-    with torch.no_grad():
-        weights, index = manifold._row(flat.device)(flat, manifold.far)
-    weights, top = weights.topk(min(manifold._tangent_neighbors, weights.shape[1]), dim=1)
-    weights = (weights / weights.sum(dim=1, keepdim=True))[:, :, None]
-    near = manifold._smoothed_points[0].to(flat)[top if index is None else index.gather(1, top)]
-    return weights.sqrt() * (near - (weights * near).sum(dim=1, keepdim=True))
+    if weights is None:
+        with torch.no_grad():
+            weights = manifold._row(flat.device)(flat, manifold.far)
+    shares, top = weights.values.topk(min(manifold._tangent_neighbors, weights.values.shape[1]), dim=1)
+    shares = (shares / shares.sum(dim=1, keepdim=True))[:, :, None]
+    points = manifold._smoothed_points[0].to(flat)
+    near = points[top if weights.index is None else weights.index.gather(1, top)]
+    return shares.sqrt() * (near - (shares * near).sum(dim=1, keepdim=True))

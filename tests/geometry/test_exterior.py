@@ -11,6 +11,7 @@ import pytest
 from manifoldkit.datasets import make_circle, make_sphere, make_swiss_roll, make_torus
 from manifoldkit.exceptions import ScaleWarning
 from manifoldkit.geometry import Circle, ExteriorCalculus, FlatTorus, Sphere
+from manifoldkit.geometry.exterior import _forms
 
 A_FIFTH = 1.2
 SEEDS = range(5)
@@ -193,3 +194,33 @@ def test_manifold_is_left_as_it_was(circles):
     ExteriorCalculus(manifold, 9, 21).fit().fields(make_circle(10, grid=True).points)
     for name, value in before.items():
         np.testing.assert_array_equal(getattr(manifold, name), value)
+
+
+@pytest.mark.parametrize("frame", ["antisymmetric", "plain"])
+def test_forms_are_their_definition(circles, frame):
+    """Gram matrix and energy, written out with all four indices."""
+    exterior = ExteriorCalculus(circles[0], 7, 21, frame=frame).fit()
+    xi = circles[0].eigenvalues_[:21] / circles[0].eigenvalues_[1]
+    c = exterior._triple_products()[:, :7]
+    x = xi[:7]
+    g = (x[:, None, None] + x[:, None] - xi) / 2 * c
+    first, second = exterior._pairs
+    gram, energy = _forms(c, g, xi, (first, second), frame == "antisymmetric")
+    mixed, curl = np.einsum("iks,jls->ijkl", c, g), np.einsum("iks,jls->ijkl", g, g)
+    curl = curl - curl.transpose(0, 1, 3, 2)
+    if frame == "antisymmetric":
+        mixed = mixed - mixed.transpose(0, 1, 3, 2)
+        mixed = mixed - mixed.transpose(1, 0, 2, 3)
+        difference = x - x[:, None]
+        energies = 4 * curl + np.einsum("ij,kl,ijs,kls->ijkl", difference, difference, c, c)
+    else:
+        delta = x[:, None] * c - g
+        energies = curl + np.einsum("ijs,kls->ijkl", delta, delta)
+    for found, full in ((gram, mixed), (energy, energies)):
+        wanted = full[first, second][:, first, second]
+        np.testing.assert_allclose(found, wanted, atol=1e-10 * np.abs(wanted).max())
+        np.testing.assert_array_equal(found, found.T)
+
+
+def test_the_smallest_frame(circles):
+    assert len(ExteriorCalculus(circles["grid"], 2, 21).fit().eigenvalues_) == 1
