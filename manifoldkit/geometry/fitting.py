@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._arrays import as_tensor, chunks, flatten
+from .._parallel import in_batches
 from ._diagnostics import warn_of_spectrum
 from ._parameters import check_parameters
 from ._validation import choice
@@ -53,6 +55,8 @@ class DiffusionFit:
     n_kernel_neighbors: int | None
     dense_limit: int
     reduction: str
+    distance_components: float | None
+    n_jobs: int | None
     random_state: Any
     n_features_in_: int
 
@@ -80,7 +84,16 @@ class DiffusionFit:
         points = self._validate_samples(X)
         k = self.n_neighbors_ = check_parameters(self, *points.shape)
         random_state, shape = check_random_state(self.random_state), SHAPES[self.kernel]
-        sampling = self._sampling = sample_neighborhoods(points, k, self.bandwidth, self.neighbors)
+        sampling = self._sampling = sample_neighborhoods(
+            points,
+            k,
+            self.bandwidth,
+            self.neighbors,
+            distance_components=self.distance_components,
+            random_state=random_state,
+            n_jobs=self.n_jobs,
+        )
+        del points  # overwritten
         if self.n_components > len(sampling.points):
             raise ValueError(
                 f"n_components={self.n_components} exceeds the {len(sampling.points)} distinct samples: pass fewer"
@@ -112,8 +125,9 @@ class DiffusionFit:
             support=support,
             gather=len(sampling.points) > self.dense_limit,
         )
-        self._x_coefficients = self._coefficients(sampling.points, self.n_projection_components_)
-        self._x_modes = self._modes(sampling.points, self.n_projection_components_)
+        coordinates = sampling.ambient()
+        self._x_coefficients = self._coefficients(coordinates, self.n_projection_components_)
+        self._x_modes = self._modes(coordinates, self.n_projection_components_)
         self._exterior: ExteriorCalculus | None = None
         self._smoothed: tuple[torch.Tensor, torch.Tensor] | None = None
         self._rows: dict[str, NystromRow] = {}
@@ -124,9 +138,14 @@ class DiffusionFit:
         return hasattr(self, "_map")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out copies on other devices, which the reader may not have."""
+        """Leave out copies on other devices, which the reader may not have, and what the row shares."""
         state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
-        return {**state, "_rows": {}} if "_rows" in state else state
+        return {**state, "_rows": {}, "_map": self._map.without_samples()} if "_map" in state else state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[misc]
+        if "_map" in state:
+            self._map.share(self._sampling)
 
     def _validate_samples(self, X: Any) -> Floats:
         if isinstance(X, torch.Tensor):
@@ -189,12 +208,17 @@ class DiffusionFit:
     def _average(self, flat: torch.Tensor, values: torch.Tensor, far: str | None = None) -> torch.Tensor:
         """Nystrom averages (B, q) of `values` (u, q) at `flat` (B, D), cut into pieces that fit in memory."""
         mode = choice(self.far if far is None else far, "far", FAR_MODES)
-        row, values = self._row(flat.device), values.to(flat.device)
-        out = flat.new_empty(len(flat), values.shape[1])
-        with torch.no_grad():
-            for part in chunks(len(flat), row.bytes_per_query):
-                out[part] = row.average(flat[part], values, mode, self.reduction)
-        return out
+        average: torch.Tensor = in_batches(partial(_averages, self, values.to(flat.device), mode), flat, self.n_jobs)
+        return average
 
     def _transform(self, flat: torch.Tensor, far: str | None = None) -> torch.Tensor:
         return self._average(flat, torch.from_numpy(self._functions / self.markov_eigenvalues_), far)
+
+
+def _averages(manifold: DiffusionFit, values: torch.Tensor, mode: str, flat: torch.Tensor) -> torch.Tensor:
+    row = manifold._row(flat.device)
+    out = flat.new_empty(len(flat), values.shape[1])
+    with torch.no_grad():
+        for part in chunks(len(flat), row.bytes_per_query):
+            out[part] = row.average(flat[part], values, mode, manifold.reduction)
+    return out

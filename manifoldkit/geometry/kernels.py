@@ -129,13 +129,14 @@ def sparse_distances(
         Length of the neighbour lists at the end.
     """
     n = len(points)
-    length = min(n, length)
+    longest = min(n, search.longest) if grow else n
+    length = min(longest, length)
     while True:
         distances, indices = search.kneighbors(points, length)
         delta = np.asarray(distances) ** 2 / (rho[:, None] * rho[np.asarray(indices)])
         if not grow or length == n or np.mean(delta[:, -1] < reach) < 1e-3:
             break
-        if length >= LONGEST:
+        if length >= min(LONGEST, longest):
             warnings.warn(
                 f"the kernel reaches further than {length} neighbours and is cut there, which biases eigenvalues: "
                 "with many dimensions pass n_kernel_neighbors, else fewer n_neighbors",
@@ -143,7 +144,7 @@ def sparse_distances(
                 stacklevel=5,
             )
             break
-        length = min(n, 2 * length)
+        length = min(longest, 2 * length)
     rows = np.repeat(np.arange(n), length)
     columns, values = np.asarray(indices).ravel(), delta.ravel()
     kept = (values < reach) & (rows != columns)

@@ -24,7 +24,7 @@ def near_medial_axis(row: NystromRow, flat: Tensor) -> Tensor:
     """
     flags = torch.zeros(len(flat), dtype=torch.bool, device=flat.device)
     for part in chunks(len(flat), 16 * len(row.points)):
-        x = flat[part] - row.center
+        x = row.coordinates(flat[part])
         squared = torch.addmm(row.squares, x, row.points.T, alpha=-2) + x.square().sum(dim=1, keepdim=True)
         least, nearest = squared.min(dim=1)
         for i in torch.nonzero(least > (NEAR * row.rho[nearest]) ** 2)[:, 0].tolist():

@@ -11,6 +11,8 @@ the manifold. Everything here is plain torch, so that autograd gives the exact d
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -55,6 +57,7 @@ class NystromRow(nn.Module):
     """
 
     center: Tensor
+    basis: Tensor | None
     points: Tensor
     squares: Tensor
     rho: Tensor
@@ -75,25 +78,41 @@ class NystromRow(nn.Module):
         gather: bool = False,
     ) -> None:
         super().__init__()
-        center = sampling.points.mean(axis=0)
-        centred = torch.from_numpy(sampling.points - center)
-        self.register_buffer("center", torch.from_numpy(center))
-        self.register_buffer("points", centred)
-        self.register_buffer("squares", centred.square().sum(dim=1))
-        self.register_buffer("rho", torch.from_numpy(sampling.rho))
+        basis = sampling.frame.basis
+        self.register_buffer("center", torch.from_numpy(sampling.frame.center))
+        self.register_buffer("basis", None if basis is None else torch.from_numpy(basis))
+        self.register_buffer("points", None)
+        self.register_buffer("rho", None)
+        self.share(sampling)
+        self.register_buffer("squares", self.points.square().sum(dim=1))
         self.register_buffer("log_weights", torch.from_numpy(np.log(sampling.weights)))
         self.register_buffer("eps2", torch.tensor(eps2, dtype=torch.float64))
         self.register_buffer("floor", torch.tensor(sampling.floor, dtype=torch.float64))
         self.n_neighbors, self.convention = n_neighbors, convention
-        self.shape, self.n_far = shape, min(n_far, len(centred))
+        self.shape, self.n_far = shape, min(n_far, len(self.points))
         self.search = sampling.search
         self.support, self.gather = support, gather
+
+    def share(self, sampling: Sampling) -> None:
+        """Use the very memory of the sampling for points and bandwidths."""
+        self.points, self.rho = torch.from_numpy(sampling.points), torch.from_numpy(sampling.rho)
+
+    def without_samples(self) -> NystromRow:
+        """A shallow copy without points and bandwidths, which `share` brings back: for pickles that hold them."""
+        row = copy.copy(self)
+        row._buffers = {**self._buffers, "points": None, "rho": None}
+        return row
 
     @property
     def bytes_per_query(self) -> int:
         """Scratch memory of one row of weights, for cutting queries into chunks."""
         gathered = 3 * self.support.width * self.points.shape[1] if self.support and self.gather else 0
         return 8 * (4 * len(self.points) + gathered + (self.n_neighbors + 1) * self.points.shape[1])
+
+    def coordinates(self, x: Tensor) -> Tensor:
+        """Coordinates (B, r) of `x` (B, D) in which distances are measured, see `Frame`."""
+        x = x - self.center
+        return x if self.basis is None else x @ self.basis
 
     def forward(self, x: Tensor, far: str = "shift") -> tuple[Tensor, Tensor | None]:
         """Weights at `x` (B, D).
@@ -105,11 +124,10 @@ class NystromRow(nn.Module):
         index : None or Tensor (B, K)
             The training points that the weights belong to; None stands for all of them.
         """
-        x = x - self.center
+        x = self.coordinates(x)
         k, index, mask = self.n_neighbors + 1, None, None
         if self.gather and self.support is not None:
-            queries = (x.detach() + self.center).cpu().numpy()
-            candidates, distinct = self.support.candidates(queries, float(self.floor))
+            candidates, distinct = self.support.candidates(x.detach().cpu().numpy(), float(self.floor))
             index, mask = candidates.to(x.device), distinct.to(x.device)
             rho, log_weights = self.rho[index], self.log_weights[index]
             score = self.squares[index] - 2 * torch.einsum("bd,bkd->bk", x, self.points[index])
@@ -141,7 +159,7 @@ class NystromRow(nn.Module):
         return torch.softmax(logits, dim=1), index
 
     def bandwidth(self, x: Tensor, nearest: Tensor) -> Tensor:
-        """Bandwidth (B,) at centred points `x` from their k + 1 nearest training points, in any order."""
+        """Bandwidth (B,) at points `x`, given in `coordinates`, from their k + 1 nearest training points."""
         distances = torch.linalg.vector_norm(x[:, None] - self.points[nearest], dim=2)
         result: Tensor = bandwidth(distances.sort(dim=1).values, self.convention)
         return result.clamp_min(self.floor)
@@ -161,9 +179,9 @@ class NystromRow(nn.Module):
             raise ValueError(
                 "reduction='keops' needs the full kernel of an exponential shape, and far other than 'knn'"
             )
+        x = self.coordinates(x)
         found = self.search.kneighbors(x.detach().cpu().numpy(), self.n_neighbors + 1)[1]
         nearest = torch.as_tensor(found, device=x.device)
-        x = x - self.center
         squared = (x - self.points[nearest[:, 0]]).square().sum(dim=1)
         offset = squared if far == "shift" else torch.zeros_like(squared)
         return softmax_average(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +12,13 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
 from ..exceptions import DuplicatePointsWarning, OutlierWarning
+from .frame import Frame, choose_frame
 from .kernels import bandwidth
 from .neighbors import Floats, Ints, NeighborSearch, neighbor_search
 
 __all__ = ["Sampling", "sample_neighborhoods"]
+
+logger = logging.getLogger("manifoldkit")
 
 #: Bandwidths below this share of their median are those of near copies.
 FLOOR = 1e-6
@@ -28,8 +32,13 @@ class Sampling:
 
     Attributes
     ----------
-    points : array (u, D)
-        Distinct points.
+    points : array (u, r)
+        Distinct points, in the coordinates in which distances are measured. The engine of neighbours and the
+        Nystrom row share this array.
+    frame : Frame
+        The map from the samples' own coordinates to those.
+    images : array (u, D) or None
+        Distinct points in their own coordinates; None where these are `points` but for the centre.
     weights : array (u,)
         How often each occurs.
     inverse : array (n,) or None
@@ -44,6 +53,8 @@ class Sampling:
     """
 
     points: Floats
+    frame: Frame
+    images: Floats | None
     weights: Floats
     inverse: Ints | None
     rho: Floats
@@ -51,6 +62,10 @@ class Sampling:
     distances: Floats
     indices: Ints
     search: NeighborSearch
+
+    def ambient(self, index: Any = slice(None)) -> Floats:
+        """Distinct points (..., D) in their own coordinates, those of `index` or all."""
+        return self.points[index] + self.frame.center if self.images is None else self.images[index]
 
     def spread(self, values: Floats) -> Floats:
         """Values (u, ...) on distinct points as values (n, ...) on all training points."""
@@ -72,10 +87,20 @@ class Sampling:
         return int(connected_components(graph, directed=False)[0])
 
 
-def sample_neighborhoods(X: Floats, n_neighbors: int, convention: str, neighbors: Any) -> Sampling:
+def sample_neighborhoods(
+    X: Floats,
+    n_neighbors: int,
+    convention: str,
+    neighbors: Any,
+    *,
+    distance_components: float | None = None,
+    random_state: Any = None,
+    n_jobs: int | None = None,
+) -> Sampling:
     """Merge copies in `X` (n, D), find neighbours, and measure bandwidths.
 
-    Exact copies are always merged; near copies only where they would make a bandwidth next to nothing.
+    Exact copies are always merged; near copies only where they would make a bandwidth next to nothing. `X` is
+    overwritten, so that the samples are in memory once.
 
     Warns
     -----
@@ -89,19 +114,28 @@ def sample_neighborhoods(X: Floats, n_neighbors: int, convention: str, neighbors
     ValueError
         If there are no more than k + 1 distinct points.
     """
-    points, inverse, search = X, np.arange(len(X)), neighbor_search(X, neighbors)
+    frame, inverse, n = choose_frame(X, distance_components, random_state), np.arange(len(X)), len(X)
+    if frame.basis is None:
+        X -= frame.center
+    points, images = (X, None) if frame.basis is None else (frame(X), X)
+    known: dict[str, Any] = {"center": frame.center, "reduced": images is not None, "n_jobs": n_jobs}
+    search = neighbor_search(points, neighbors, **known)
     distances, indices = _lists(search, points, n_neighbors)
     rho = bandwidth(distances, convention)
     while (distances[:, 1] == 0).any() or (rho < FLOOR * np.median(rho)).any():
         groups = _copies(points, distances, indices, FLOOR * float(np.median(rho)))
-        points, inverse = points[np.unique(groups, return_index=True)[1]], groups[inverse]
+        first = np.unique(groups, return_index=True)[1]
+        points, inverse = points[first], groups[inverse]
+        images = None if images is None else images[first]
         if len(points) <= n_neighbors + 1:
             raise ValueError(
                 f"X holds {len(points)} distinct samples, but n_neighbors={n_neighbors} needs at least "
                 f"{n_neighbors + 2}"
             )
-        # A user's engine indexes the points with their copies; the distinct points need one of ours.
-        search = neighbor_search(points, neighbors if isinstance(neighbors, str) else "auto")
+        if not isinstance(neighbors, str):
+            logger.info("copies among the samples were merged: neighbours of distinct ones are found by 'auto'")
+            neighbors = "auto"  # a user's engine or graph indexes the samples with their copies
+        search = neighbor_search(points, neighbors, **known)
         distances, indices = _lists(search, points, n_neighbors)
         rho = bandwidth(distances, convention)
     weights = np.bincount(inverse).astype(np.float64)
@@ -119,8 +153,8 @@ def sample_neighborhoods(X: Floats, n_neighbors: int, convention: str, neighbors
             OutlierWarning,
             stacklevel=4,
         )
-    merged = inverse if len(points) < len(X) else None
-    return Sampling(points, weights, merged, rho, FLOOR * typical, distances, indices, search)
+    merged = inverse if len(points) < n else None
+    return Sampling(points, frame, images, weights, merged, rho, FLOOR * typical, distances, indices, search)
 
 
 def _copies(points: Floats, distances: Floats, indices: Ints, near: float) -> Ints:
@@ -140,6 +174,9 @@ def _lists(search: NeighborSearch, X: Floats, n_neighbors: int) -> tuple[Floats,
     itself = np.arange(len(X))
     rows, places = np.nonzero(indices == itself[:, None])
     indices[rows, places] = indices[rows, 0]
+    missing = np.ones(len(X), dtype=bool)
+    missing[rows] = False  # an approximate engine may have missed it: then all others move up
+    distances[missing, 1:], indices[missing, 1:] = distances[missing, :-1], indices[missing, :-1]
     indices[:, 0] = itself
     distances[:, 0] = 0.0
     return distances, indices

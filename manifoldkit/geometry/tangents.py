@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .._arrays import chunks
+from .._parallel import in_batches
 from ..exceptions import DegenerateTangentWarning
 
 if TYPE_CHECKING:
@@ -56,25 +58,13 @@ def tangent_basis(manifold: DiffusionManifold, flat: Tensor, method: str) -> tup
             DegenerateTangentWarning,
             stacklevel=3,
         )
-    directions = {"sec": _field_directions, "pca": _neighbor_directions, "smoothed": _smoothed_directions}[method]
-    # Smoothed points lie in the span of few modes: their directions are found there, and carried to D dimensions.
-    frame = manifold._smoothed_points[1].to(flat) if method == "smoothed" else None
-    basis, singular = flat.new_empty(len(flat), flat.shape[1], d), flat.new_empty(len(flat), d)
-    degenerate = 0
-    n_vectors = max(manifold._tangent_neighbors, 3 * d + 2)
-    for part in chunks(len(flat), 24 * n_vectors * flat.shape[1]):
-        vectors = directions(manifold, flat[part])
-        if min(vectors.shape[1:]) < d:
-            raise ValueError(
-                f"method {method!r} has {min(vectors.shape[1:])} directions for {d} dimensions: raise n_components, "
-                "or n_tangent_neighbors, or pass a lower dimension"
-            )
-        found, values = leading_directions(vectors, d)
-        singular[part] = values[:, :d]
-        basis[part] = found if frame is None else frame @ found
-        spanning = (values[:, 0] > 0) & (values[:, d - 1] > DEGENERATE[method] * values[:, 0])
-        degenerate += int((~spanning).sum())
-    if degenerate:
+    if method == "sec":
+        _ = manifold.exterior  # made here, and not once by each worker
+    elif method == "smoothed":
+        _ = manifold._smoothed_points
+    basis, singular = in_batches(partial(_bases, manifold, method), flat, manifold.n_jobs)
+    spanning = (singular[:, 0] > 0) & (singular[:, -1] > DEGENERATE[method] * singular[:, 0])
+    if degenerate := int((~spanning).sum()):
         advice = (
             "more fields or components may help, or near edges method='pca'"
             if method == "sec"
@@ -86,6 +76,27 @@ def tangent_basis(manifold: DiffusionManifold, flat: Tensor, method: str) -> tup
             DegenerateTangentWarning,
             stacklevel=3,
         )
+    return basis, singular
+
+
+def _bases(manifold: DiffusionManifold, method: str, flat: Tensor) -> tuple[Tensor, Tensor]:
+    """Basis (B, D, d) and singular values (B, d) at `flat` (B, D), without warnings."""
+    d = manifold.tangent_dimension_
+    directions = {"sec": _field_directions, "pca": _neighbor_directions, "smoothed": _smoothed_directions}[method]
+    # Smoothed points lie in the span of few modes: their directions are found there, and carried to D dimensions.
+    frame = manifold._smoothed_points[1].to(flat) if method == "smoothed" else None
+    basis, singular = flat.new_empty(len(flat), flat.shape[1], d), flat.new_empty(len(flat), d)
+    n_vectors = max(manifold._tangent_neighbors, 3 * d + 2)
+    for part in chunks(len(flat), 24 * n_vectors * flat.shape[1]):
+        vectors = directions(manifold, flat[part])
+        if min(vectors.shape[1:]) < d:
+            raise ValueError(
+                f"method {method!r} has {min(vectors.shape[1:])} directions for {d} dimensions: raise n_components, "
+                "or n_tangent_neighbors, or pass a lower dimension"
+            )
+        found, values = leading_directions(vectors, d)
+        singular[part] = values[:, :d]
+        basis[part] = found if frame is None else frame @ found
     return basis, singular
 
 
@@ -104,8 +115,9 @@ def _neighbor_directions(manifold: DiffusionManifold, flat: Tensor) -> Tensor:
 
 def neighbor_offsets(manifold: DiffusionManifold, flat: Tensor, n_neighbors: int) -> Tensor:
     """Vectors (B, k, D) from points to their nearest training points."""
-    _, index = manifold._sampling.search.kneighbors(flat.cpu().numpy(), n_neighbors)
-    return torch.from_numpy(manifold._sampling.points[index]).to(flat) - flat[:, None]
+    sampling = manifold._sampling
+    _, index = sampling.search.kneighbors(sampling.frame(flat.cpu().numpy()), n_neighbors)
+    return torch.from_numpy(sampling.ambient(index)).to(flat) - flat[:, None]
 
 
 def _smoothed_directions(manifold: DiffusionManifold, flat: Tensor) -> Tensor:
