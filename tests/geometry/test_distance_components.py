@@ -66,6 +66,7 @@ def test_all_components_change_nothing():
         np.testing.assert_allclose(np.abs((basis * expected).sum(axis=1)), 1, atol=1e-7)
 
 
+@pytest.mark.filterwarnings("ignore::manifoldkit.exceptions.ManifoldWarning")
 def test_less_noise_in_the_distance():
     """What the front is for: noise in all directions but the first two no longer counts."""
     noisy = CIRCLE @ FRAME[:2] + 0.2 * RNG.normal(size=(400, 30))
