@@ -79,10 +79,12 @@ def measure(points: Floats, queries: Floats, indices: Ints, n_neighbors: int) ->
     table, asked, found = torch.from_numpy(points), torch.from_numpy(queries), torch.from_numpy(indices)
     result = torch.empty(len(queries), n_neighbors, dtype=torch.float64)
     ranked = torch.empty(len(queries), n_neighbors, dtype=torch.int64)
-    for part in chunks(len(queries), 8 * indices.shape[1] * points.shape[1], budget=2**22):  # the cache's size
-        near = table[found[part]]
-        near -= asked[part, None]
-        distances, order = torch.linalg.vector_norm(near, dim=2).sort(dim=1, stable=True)
+    (m, d), buffer = (indices.shape[1], points.shape[1]), torch.empty(0, dtype=torch.float64)
+    for part in chunks(len(queries), 8 * m * d, budget=2**22):  # fits in the cache, and is allotted once
+        near = found[part]
+        buffer = torch.index_select(table, 0, near.reshape(-1), out=buffer.resize_(near.numel(), d))
+        squares = buffer.view(len(near), m, d).sub_(asked[part, None]).square_().sum(dim=2)
+        distances, order = squares.sqrt_().sort(dim=1, stable=True)
         result[part] = distances[:, :n_neighbors]
-        ranked[part] = found[part].gather(1, order[:, :n_neighbors])
+        ranked[part] = near.gather(1, order[:, :n_neighbors])
     return result.numpy(), ranked.numpy()
