@@ -63,6 +63,9 @@ class Sampling:
     indices: Ints
     search: NeighborSearch
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Sampling:
+        return self  # never changed once made
+
     def ambient(self, index: Any = slice(None)) -> Floats:
         """Distinct points (..., D) in their own coordinates, those of `index` or all."""
         return self.points[index] + self.frame.center if self.images is None else self.images[index]

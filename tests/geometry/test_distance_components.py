@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.decomposition import PCA
+from sklearn.neighbors import NearestNeighbors, kneighbors_graph
 
 from manifoldkit import DiffusionManifold
 from manifoldkit.datasets import make_circle
@@ -92,6 +93,15 @@ def test_images_pickles_and_workers():
     np.testing.assert_array_equal(restored.project(images), manifold.project(images))
     many = np.concatenate([images] * 3)
     np.testing.assert_allclose(manifold.project(many)[:400], manifold.project(images), atol=1e-12)
+
+
+@pytest.mark.parametrize("neighbors", ["brute", "tree", "graph", NearestNeighbors()], ids=str)
+def test_engines_measure_components(neighbors):
+    expected = DiffusionManifold(**OPTIONS, distance_components=2).fit(POINTS)
+    if neighbors == "graph":
+        neighbors = kneighbors_graph(PCA(2).fit_transform(POINTS), 12, mode="distance")
+    other = DiffusionManifold(**OPTIONS, distance_components=2, neighbors=neighbors).fit(POINTS)
+    np.testing.assert_allclose(other.project(QUERIES), expected.project(QUERIES), atol=1e-9)
 
 
 def test_copies_among_the_samples():

@@ -81,10 +81,12 @@ class FaissNeighbors(Engine):
         return completed(self.points, X, found.astype(np.int64), n_neighbors)
 
     def _effort(self, wanted: int) -> Any:
-        """How far a graph is searched: further than usual, if many neighbours are wanted."""
+        """How far a graph is searched: further than it is set to, if many neighbours are wanted."""
         import faiss
 
-        return faiss.SearchParametersHNSW(efSearch=max(128, 2 * wanted)) if _is_graph(self._index) else None
+        if not _is_graph(self._index):
+            return None
+        return faiss.SearchParametersHNSW(efSearch=max(self._index.hnsw.efSearch, 2 * wanted))
 
     def __getstate__(self) -> dict[str, Any]:
         import faiss
@@ -110,7 +112,7 @@ def _build(points: Floats, kind: str) -> Any:
         index = faiss.IndexFlatL2(d)
     elif kind == "faiss-hnsw":
         index = faiss.IndexHNSWFlat(d, 32)
-        index.hnsw.efConstruction = 100
+        index.hnsw.efConstruction, index.hnsw.efSearch = 100, 128
     else:
         cells = int(np.clip(2 * np.sqrt(n), 1, max(1, n // 39)))  # 39 points a cell is what its k-means asks for
         index = faiss.IndexIVFFlat(faiss.IndexFlatL2(d), d, cells)

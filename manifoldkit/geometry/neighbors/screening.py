@@ -3,7 +3,7 @@ r"""Candidates for the nearest neighbours from single-precision matrix products,
 With the rows :math:`x' = (x, -|x|^2/2, 1)` and :math:`y' = (y, 1, -|y|^2/2)` one product gives
 :math:`x' \cdot y' = -|x - y|^2 / 2`, in single precision up to
 
-.. math:: E = (D + 8)\, 2^{-24} (|x|^2 + |y|^2)
+.. math:: E = \frac{m u}{1 - m u} (|x|^2 + |y|^2), \qquad m = D + 8, \quad u = 2^{-24}
 
 whatever the order of summation. A few candidates more than asked for are kept and measured in double precision.
 If one were missing, it would be nearer than the k-th found, at :math:`d_k`; its norm would be at most
@@ -70,7 +70,8 @@ def screen_points(points: Floats, n_candidates: int) -> tuple[Ints, Floats, floa
 def proven(queries: Floats, kth: Floats, worst: Floats, scale: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Whether the k-th distances `kth` (B,) are surely right, given the least scores kept (see the module)."""
     norm, kth = np.linalg.norm(queries, axis=1) / scale, kth / scale
-    error = (queries.shape[1] + 8) * 2.0**-24 * (norm**2 + (norm + kth) ** 2) + 1e-30
+    share = (queries.shape[1] + 8) * 2.0**-24
+    error = share / (1 - share) * (norm**2 + (norm + kth) ** 2) + 1e-30  # the last: what underflows
     sure: np.ndarray[Any, np.dtype[np.bool_]] = (worst < -(kth**2) / 2 - error) | (kth == 0)
     return sure
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from sklearn.base import BaseEstimator
 
 from .approximate import ForeignNeighbors, PynndescentNeighbors
 from .base import Floats, NeighborSearch
@@ -86,11 +87,11 @@ def neighbor_search(
             "neighbors must be a name, a sparse graph of distances (scipy), an index of faiss, or have a method "
             f"kneighbors(X, n_neighbors), got {type(neighbors).__name__}"
         )
-    if reduced and not hasattr(neighbors, "fit"):
+    if reduced and not isinstance(neighbors, BaseEstimator):
         raise ValueError(
             "with distance_components distances are those of fewer coordinates, which a neighbour engine built on the "
             "samples does not know: name an engine, or pass a scikit-learn estimator"
         )
     if is_faiss_index(neighbors):
         return FaissNeighbors(points, neighbors, center, n_jobs)
-    return ForeignNeighbors(points, neighbors, center)
+    return ForeignNeighbors(points, neighbors, 0.0 if reduced else center)
