@@ -45,6 +45,12 @@ def check_parameters(estimator: Any, n: int, n_features: int) -> int:
         raise ValueError(
             f"n_projection_components={estimator.n_projection_components} exceeds n_components={estimator.n_components}"
         )
+    if estimator.n_jobs is not None and (
+        isinstance(estimator.n_jobs, bool)
+        or not isinstance(estimator.n_jobs, (int, np.integer))
+        or not estimator.n_jobs
+    ):
+        raise ValueError(f"n_jobs must be None or an integer other than 0 (-1: all cores), got {estimator.n_jobs!r}")
     if not callable(estimator.eigen_solver):
         choice(estimator.eigen_solver, "eigen_solver", ("auto", "lapack", "arpack", "lobpcg"))
     if estimator.n_kernel_neighbors is not None and estimator.n_kernel_neighbors < k:
@@ -59,9 +65,23 @@ def check_parameters(estimator: Any, n: int, n_features: int) -> int:
             "reduction='keops' needs the full kernel of an exponential shape: raise dense_limit, leave out "
             "n_kernel_neighbors, and use another kernel than 'indicator' and far other than 'knn'"
         )
+    check_distance_components(estimator.distance_components, n, n_features)
     epsilon = estimator.epsilon
     if isinstance(epsilon, str):
         choice(epsilon, "epsilon", ("knn", "max"))
     elif isinstance(epsilon, bool) or not isinstance(epsilon, Real) or not 0 < float(epsilon) < math.inf:
         raise ValueError(f"epsilon must be 'knn', 'max' or a positive number, got {epsilon!r}")
     return k
+
+
+def check_distance_components(value: Any, n: int, n_features: int) -> None:
+    """Raise ValueError unless `value` is None, a share of variance or a number of principal components."""
+    if value is None or (isinstance(value, float) and 0 < value < 1):
+        return
+    most = min(n, n_features)
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or not 0 < value <= most:
+        raise ValueError(
+            f"distance_components must be None, a share of variance between 0 and 1 or a number of components from 1 "
+            f"to {most} (the least of samples and features), got {value!r}"
+        )

@@ -65,8 +65,12 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
         Default of `tangent_basis`.
     n_tangent_neighbors : int, optional
         Neighbours of the local methods "pca" and "smoothed". Default: ``max(2 k, 3 d)``.
-    neighbors : {"auto", "tree", "brute"} or object with ``kneighbors``, default="auto"
-        Neighbour engine.
+    neighbors : str, object with ``kneighbors``, index of faiss, or sparse graph, default="auto"
+        Neighbour engine. Exact: "auto" (a "tree" up to 15 coordinates, "brute" above), "faiss", "keops" (on a CUDA
+        device). Approximate: "faiss-hnsw", "faiss-ivf", "pynndescent"; what they find is measured exactly. Engines
+        and faiss indexes from outside must be built on the samples. A sparse graph (n, n) of distances, as from
+        scikit-learn's ``kneighbors_graph(X, k, mode="distance")``, says which samples are neighbours; new points, of
+        which it knows nothing, find theirs by "auto", and so do samples among which copies had to be merged.
     eigen_solver : {"auto", "lapack", "arpack"} or callable, default="auto"
         Eigen-solver; a callable takes the symmetric matrix and the number of pairs.
     n_kernel_neighbors : int, optional
@@ -75,10 +79,19 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
         where the nearest sample changes: it is smooth in pieces only. Default: every pair.
     dense_limit : int, default=6000
         Up to this many samples distances to all are computed, above it those with ``delta^2 < 16 epsilon^2``.
+    distance_components : int or float, optional
+        Measure distances between the leading principal components of the samples, so many of them or so many that
+        they explain this share (between 0 and 1) of the variance: a cheaper, less noisy distance of images. New
+        points are mapped likewise, gradients included; projections have all coordinates. Default: distances are
+        those of the samples as they are.
     reduction : {"torch", "keops"}, default="torch"
         Engine of Nystrom averages over a full kernel. "keops" forms no matrix, and compiles when first used.
+    n_jobs : int, optional
+        Number of joblib workers for neighbour lists, `transform`, `project`, `extend`, `distance` and
+        `tangent_basis`: threads, or what ``joblib.parallel_config`` says (processes, Dask, Ray). Answers are those of
+        one worker up to 1e-12. Batches below 1000 rows are not shared out.
     random_state : int, RandomState or None, default=0
-        Start vector of ARPACK and rows of the scaling curve.
+        Start vector of ARPACK, rows of the scaling curve, and randomised principal components.
 
     Attributes
     ----------
@@ -146,6 +159,8 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
         n_kernel_neighbors: int | None = None,
         dense_limit: int = 6000,
         reduction: str = "torch",
+        distance_components: float | None = None,
+        n_jobs: int | None = None,
         random_state: Any = 0,
     ) -> None:
         self.n_components = n_components
@@ -164,6 +179,8 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
         self.n_kernel_neighbors = n_kernel_neighbors
         self.dense_limit = dense_limit
         self.reduction = reduction
+        self.distance_components = distance_components
+        self.n_jobs = n_jobs
         self.random_state = random_state
 
     def transform(self, X: Any) -> Any:

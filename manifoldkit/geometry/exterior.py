@@ -151,7 +151,7 @@ class ExteriorCalculus(BaseEstimator):
         if self.frame == "antisymmetric":
             self.coefficients_[:, second, first] = -vectors.T
         self._push = self._pushforward(table[:, : self.n_coordinates_])
-        self._modes = self.manifold._modes(self.manifold._sampling.points, self.n_coordinates_)
+        self._modes = self.manifold._modes(self.manifold._sampling.ambient(), self.n_coordinates_)
         return self
 
     def _choose_sizes(self) -> None:

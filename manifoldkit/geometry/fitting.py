@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._arrays import as_tensor, chunks, flatten
+from .._parallel import in_batches
 from ._diagnostics import warn_of_spectrum
 from ._parameters import check_parameters
 from ._validation import choice
@@ -54,6 +56,8 @@ class DiffusionFit:
     n_kernel_neighbors: int | None
     dense_limit: int
     reduction: str
+    distance_components: float | None
+    n_jobs: int | None
     random_state: Any
     n_features_in_: int
 
@@ -83,7 +87,22 @@ class DiffusionFit:
         random_state, shape = check_random_state(self.random_state), SHAPES[self.kernel]
         dense = self.n_kernel_neighbors is None and len(points) <= self.dense_limit
         reach = None if dense else self.n_kernel_neighbors or max(KERNEL_NEIGHBORS, 2 * k)
-        sampling, lists = sample_neighborhoods(points, k, self.bandwidth, self.neighbors, reach)
+        sampling, lists = sample_neighborhoods(
+            points,
+            k,
+            self.bandwidth,
+            self.neighbors,
+            reach,
+            distance_components=self.distance_components,
+            random_state=random_state,
+            n_jobs=self.n_jobs,
+        )
+        del points  # overwritten
+        if (self.n_kernel_neighbors or 0) > (found := lists.indices.shape[1] - 1) < len(sampling.points) - 1:
+            raise ValueError(
+                f"the graph of neighbours has a row of {found}, and {self.n_kernel_neighbors} neighbours are needed: "
+                f"pass n_kernel_neighbors={found} or less, or a graph with longer rows"
+            )
         self._sampling = sampling
         if self.n_components > len(sampling.points):
             raise ValueError(
@@ -110,7 +129,7 @@ class DiffusionFit:
         del kernel
         self._set_spectrum(spectrum, sampling, shape, scale.eps2, diagonal)
         warn_of_spectrum(self, spectrum.markov, LEAST_MARKOV, n_pieces)
-        self._x_modes = self._modes(sampling.points, self.n_projection_components_)
+        self._x_modes = self._modes(sampling.ambient(), self.n_projection_components_)
         self._exterior: ExteriorCalculus | None = None
         self._smoothed: tuple[torch.Tensor, torch.Tensor] | None = None
         self._rows: dict[str, NystromRow] = {}
@@ -205,11 +224,7 @@ class DiffusionFit:
     ) -> torch.Tensor:
         """Nystrom averages (B, q) of `table` (u, q) at `flat` (B, D), times `modes`, in pieces that fit in memory."""
         mode = choice(self.far if far is None else far, "far", FAR_MODES)
-        row, table = self._row(flat.device), table.to(flat.device)
-        out = flat.new_empty(len(flat), table.shape[1])
-        with torch.no_grad():
-            for part in chunks(len(flat), row.bytes_per_query):
-                out[part] = row.average(flat[part], table, mode, self.reduction)
+        out: torch.Tensor = in_batches(partial(_averages, self, table.to(flat.device), mode), flat, self.n_jobs)
         return out if modes is None else out @ modes.to(flat.device)
 
     def _transform(
@@ -219,3 +234,12 @@ class DiffusionFit:
         table = torch.from_numpy(self._functions[:, :n_components])
         averages = self._average(flat, table) if weights is None else weights.average(table.to(flat.device))
         return averages / torch.from_numpy(self.markov_eigenvalues_[:n_components]).to(flat.device)
+
+
+def _averages(manifold: DiffusionFit, table: torch.Tensor, far: str, flat: torch.Tensor) -> torch.Tensor:
+    row = manifold._row(flat.device)
+    out = flat.new_empty(len(flat), table.shape[1])
+    with torch.no_grad():
+        for part in chunks(len(flat), row.bytes_per_query):
+            out[part] = row.average(flat[part], table, far, manifold.reduction)
+    return out

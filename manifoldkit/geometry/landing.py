@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .._arrays import chunks
+from .._parallel import in_batches
 from ._validation import choice
 from .medial import near_medial_axis
 from .nystrom import FAR_MODES
-from .tangents import tangent_basis
+from .tangents import prepare_tangents, tangent_pieces, warn_of_tangents
 
 if TYPE_CHECKING:
     from .diffusion import DiffusionManifold
@@ -39,7 +41,6 @@ class Landing:
     ambiguous: Tensor
 
 
-@torch.no_grad()
 def land(manifold: DiffusionManifold, flat: Tensor, far: str | None = None, *, tangents: bool = False) -> Landing:
     """Project `flat` (B, D) once, in pieces that fit in memory, and find tangent spaces on the way if asked for.
 
@@ -47,15 +48,25 @@ def land(manifold: DiffusionManifold, flat: Tensor, far: str | None = None, *, t
     share them.
     """
     far = choice(manifold.far if far is None else far, "far", FAR_MODES)
+    if tangents:
+        prepare_tangents(manifold, manifold.tangent_method)
+    points, ambiguous, *spaces = in_batches(partial(_land, manifold, far, tangents), flat, manifold.n_jobs)
+    if tangents:
+        warn_of_tangents(manifold, manifold.tangent_method, flat.shape[1], spaces[1])
+    return Landing(points, spaces[0] if tangents else None, ambiguous)
+
+
+@torch.no_grad()
+def _land(manifold: DiffusionManifold, far: str, tangents: bool, flat: Tensor) -> tuple[Tensor, ...]:
     row = manifold._row(flat.device)
     table, modes = (None if part is None else part.to(flat) for part in manifold._series(manifold._x_modes))
     assert table is not None
-    points, ambiguous, bases = torch.empty_like(flat), flat.new_empty(len(flat), dtype=torch.bool), []
+    points, ambiguous, spaces = torch.empty_like(flat), flat.new_empty(len(flat), dtype=torch.bool), []
     for part in chunks(len(flat), row.bytes_per_query):
         x = flat[part]
         if manifold.reduction == "keops":
             weights, average = None, row.average(x, table, far, "keops")
-            nearest = row.neighbors(x, 1)[:, 0]
+            nearest = row.neighbors(row.coordinates(x), 1)[:, 0]
         else:
             weights = row(x, far)
             average, nearest = weights.average(table), weights.nearest
@@ -63,5 +74,5 @@ def land(manifold: DiffusionManifold, flat: Tensor, far: str | None = None, *, t
         ambiguous[part] = near_medial_axis(row, x, nearest)
         if tangents:
             shared = weights if far == manifold.far else None
-            bases.append(tangent_basis(manifold, x, manifold.tangent_method, shared)[0])
-    return Landing(points, torch.cat(bases) if tangents else None, ambiguous)
+            spaces.append(tangent_pieces(manifold, manifold.tangent_method, x, shared))
+    return points, ambiguous, *map(torch.cat, zip(*spaces, strict=True))

@@ -29,6 +29,7 @@ def near_medial_axis(row: NystromRow, flat: Tensor, nearest: Tensor) -> Tensor:
     nearest : Tensor (B,)
         The nearest training point of each.
     """
+    flat = row.coordinates(flat)
     gaps = torch.linalg.vector_norm(flat - row.points[nearest], dim=1)
     flags = gaps > NEAR * row.rho[nearest]
     suspects = torch.nonzero(flags)[:, 0]

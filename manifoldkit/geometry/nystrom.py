@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._arrays import chunks, flatten
+from .._arrays import flatten
 from ..reductions import softmax_average
 from ._gathered import gathered_distances, gathered_products, gathered_sums
 from ._softmax import kernel_softmax
@@ -89,6 +89,7 @@ class NystromRow(nn.Module):
     """
 
     center: Tensor
+    basis: Tensor | None
     points: Tensor
     squares: Tensor
     rho: Tensor
@@ -109,11 +110,11 @@ class NystromRow(nn.Module):
         gather: bool = False,
     ) -> None:
         super().__init__()
-        points = torch.from_numpy(sampling.points)
-        center = points.mean(dim=0)
-        self.register_buffer("center", center)
+        points, basis = torch.from_numpy(sampling.points), sampling.frame.basis
+        self.register_buffer("center", torch.from_numpy(sampling.frame.center))
+        self.register_buffer("basis", None if basis is None else torch.from_numpy(basis))
         self.register_buffer("points", points)
-        self.register_buffer("squares", _squared_offsets(points, center))
+        self.register_buffer("squares", torch.linalg.vector_norm(points, dim=1).square())
         self.register_buffer("rho", torch.from_numpy(sampling.rho))
         self.register_buffer("log_weights", torch.from_numpy(np.log(sampling.weights)))
         self.register_buffer("eps2", torch.tensor(eps2, dtype=torch.float64))
@@ -130,16 +131,21 @@ class NystromRow(nn.Module):
         some = 0 if self.support is None else 8 * self.support.width
         return 8 * (every + some + (self.n_neighbors + 1) * self.points.shape[1])
 
+    def coordinates(self, x: Tensor) -> Tensor:
+        """Coordinates (B, r) of `x` (B, D) in which distances are measured, see `Frame`."""
+        x = x - self.center
+        return x if self.basis is None else x @ self.basis
+
     def forward(self, x: Tensor, far: str = "shift") -> Weights:
         """Weights at `x` (B, D)."""
-        centred = x - self.center
-        score, index, mask, nearest = self._scores(x, centred)
+        x = self.coordinates(x)
+        score, index, mask, nearest = self._scores(x)
         first = nearest[:, 0]
         rho, offset = (self.rho, self.log_weights) if index is None else (self.rho[index], self.log_weights[index])
         if far == "plain":
-            shift = (centred * (centred + 2 * self.center)).sum(dim=1)
+            shift = x.square().sum(dim=1)
         else:
-            shift = 2 * (centred * self.points[first]).sum(dim=1) - self.squares[first]
+            shift = 2 * (x * self.points[first]).sum(dim=1) - self.squares[first]
         inverse, scale = 1 / self.bandwidth(x, nearest), 1 / (rho * self.eps2)
         if far == "knn":
             ranked = score.detach() if mask is None else score.detach().masked_fill(~mask, torch.inf)
@@ -158,8 +164,8 @@ class NystromRow(nn.Module):
             logits = offset - z / self.shape.width + self.shape.fading(z)
         return Weights(torch.softmax(logits, dim=1), index, first)  # counted from the least z: never an empty row
 
-    def _scores(self, x: Tensor, centred: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor]:
-        r"""What ranks the training points: the squared distance less what all have in common.
+    def _scores(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor]:
+        r"""What ranks the training points: the squared distance less that of `x` from the centre.
 
         Returns
         -------
@@ -168,40 +174,33 @@ class NystromRow(nn.Module):
             The candidates, and which of them count.
         nearest : Tensor (B, k + 1)
             The nearest training points, the very nearest first.
-
-        Notes
-        -----
-        With the centre c the score is :math:`|x_j - c|^2 - 2 (x - c) \cdot x_j`: as exact as the offsets from c, and
-        the points need not be copied.
         """
         k = self.n_neighbors + 1
         if self.support is None:
-            score = torch.addmm(self.squares, centred, self.points.T, alpha=-2)
+            score = torch.addmm(self.squares, x, self.points.T, alpha=-2)
             return score, None, None, score.detach().topk(k, largest=False).indices
         products = None
         if self.gather:
             near = self.neighbors(x, max(k, self.support.length))
         else:
-            products = centred.detach() @ self.points.T
+            products = x.detach() @ self.points.T
             score = torch.sub(self.squares, products, alpha=2)
             near = score.topk(max(k, self.support.length), largest=False).indices
         index, mask = self.support.candidates(near[:, : self.support.length])
-        score = self.squares[index] - 2 * gathered_products(centred, self.points, index, products)
+        score = self.squares[index] - 2 * gathered_products(x, self.points, index, products)
         return score, index, mask, near[:, :k]
 
     def neighbors(self, x: Tensor, count: int) -> Tensor:
-        """Indices (B, count) of the nearest training points of `x` (B, D), by the neighbour engine."""
+        """Indices (B, count) of the nearest training points of `x` (B, r), by the neighbour engine."""
         assert self.search is not None
         return torch.as_tensor(self.search.kneighbors(x.detach().cpu().numpy(), count)[1], device=x.device)
 
     def squared_distances(self, x: Tensor) -> Tensor:
-        """Squared distances (B, n) of `x` (B, D) to all training points, to some 1e-15 of those to their mean."""
-        centred = x - self.center
-        rest = (centred * (centred + 2 * self.center)).sum(dim=1, keepdim=True)
-        return torch.addmm(self.squares, centred, self.points.T, alpha=-2) + rest
+        """Squared distances (B, n) of `x` (B, r) to all training points, to some 1e-15 of those to their mean."""
+        return torch.addmm(self.squares, x, self.points.T, alpha=-2) + x.square().sum(dim=1, keepdim=True)
 
     def bandwidth(self, x: Tensor, nearest: Tensor) -> Tensor:
-        """Bandwidth (B,) at `x` from its k + 1 nearest training points, in any order."""
+        """Bandwidth (B,) at `x` (B, r) from its k + 1 nearest training points, in any order."""
         distances = gathered_distances(x, self.points, nearest)
         result: Tensor = bandwidth(distances.sort(dim=1).values, self.convention)
         return result.clamp_min(self.floor)
@@ -216,6 +215,7 @@ class NystromRow(nn.Module):
             raise ValueError(
                 "reduction='keops' needs the full kernel of an exponential shape, and far other than 'knn'"
             )
+        x = self.coordinates(x)
         nearest = self.neighbors(x, self.n_neighbors + 1)
         squared = (x - self.points[nearest[:, 0]]).square().sum(dim=1)
         offset = squared if far == "shift" else torch.zeros_like(squared)
@@ -229,12 +229,6 @@ class NystromRow(nn.Module):
             values,
             float(self.eps2) * self.shape.width,
         )
-
-
-def _squared_offsets(points: Tensor, center: Tensor) -> Tensor:
-    """Squared distances (n,) of `points` (n, D) from the centre, with little scratch memory."""
-    parts = [(points[part] - center).square().sum(dim=1) for part in chunks(len(points), 16 * points.shape[1], 2**24)]
-    return torch.cat(parts)
 
 
 class NystromLayer(nn.Module):

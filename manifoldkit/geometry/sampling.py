@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,13 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from ..exceptions import DuplicatePointsWarning, OutlierWarning
+from .frame import Frame, choose_frame
 from .kernels import bandwidth
 from .neighbors import Floats, Ints, NeighborSearch, neighbor_search
 
 __all__ = ["NeighborLists", "Sampling", "locality_order", "sample_neighborhoods"]
+
+logger = logging.getLogger("manifoldkit")
 
 #: Bandwidths below this share of their median are those of near copies.
 FLOOR = 1e-6
@@ -31,8 +35,13 @@ class Sampling:
 
     Attributes
     ----------
-    points : array (u, D)
-        Distinct points.
+    points : array (u, r)
+        Distinct points, in the coordinates in which distances are measured. The engine of neighbours and the
+        Nystrom row share this array.
+    frame : Frame
+        The map from the samples' own coordinates to those.
+    images : array (u, D) or None
+        Distinct points in their own coordinates; None where these are `points` but for the centre.
     weights : array (u,)
         How often each occurs.
     inverse : array (n,) or None
@@ -45,11 +54,20 @@ class Sampling:
     """
 
     points: Floats
+    frame: Frame
+    images: Floats | None
     weights: Floats
     inverse: Ints | None
     rho: Floats
     floor: float
     search: NeighborSearch
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Sampling:
+        return self  # never changed once made
+
+    def ambient(self, index: Any = slice(None)) -> Floats:
+        """Distinct points (..., D) in their own coordinates, those of `index` or all."""
+        return self.points[index] + self.frame.center if self.images is None else self.images[index]
 
     def spread(self, values: Floats) -> Floats:
         """Values (u, ...) on distinct points as values (n, ...) on all training points."""
@@ -105,13 +123,21 @@ def locality_order(points: Floats) -> Ints:
 
 
 def sample_neighborhoods(
-    X: Floats, n_neighbors: int, convention: str, neighbors: Any, n_kernel_neighbors: int | None = None
+    X: Floats,
+    n_neighbors: int,
+    convention: str,
+    neighbors: Any,
+    n_kernel_neighbors: int | None = None,
+    *,
+    distance_components: float | None = None,
+    random_state: Any = None,
+    n_jobs: int | None = None,
 ) -> tuple[Sampling, NeighborLists]:
     """Merge copies in `X` (n, D), find neighbours, and measure bandwidths.
 
-    Exact copies are always merged; near copies only where they would make a bandwidth next to nothing. With
-    `n_kernel_neighbors` the lists are that long, and the points are sorted by place unless `neighbors` is an object,
-    which knows them in their given order.
+    Exact copies are always merged; near copies only where they would make a bandwidth next to nothing. `X` is
+    overwritten, so that the samples are in memory once. With `n_kernel_neighbors` the lists are that long, and the
+    points are sorted by place unless `neighbors` is an object, which knows them in their given order.
 
     Warns
     -----
@@ -125,25 +151,34 @@ def sample_neighborhoods(
     ValueError
         If there are no more than k + 1 distinct points.
     """
-    points, inverse, length = X, np.arange(len(X)), max(n_neighbors, n_kernel_neighbors or 0)
-    if n_kernel_neighbors is not None and isinstance(neighbors, str):
+    frame, inverse, n = choose_frame(X, distance_components, random_state), np.arange(len(X)), len(X)
+    length, merged = max(n_neighbors, n_kernel_neighbors or 0), False
+    if sort := n_kernel_neighbors is not None and isinstance(neighbors, str):
         order = locality_order(X)
-        points, inverse[order] = X[order], np.arange(len(X))
-    search = neighbor_search(points, neighbors)
-    distances, indices = _lists(search, points, length)
+        X, inverse[order] = X[order], np.arange(n)
+    if frame.basis is None:
+        X -= frame.center
+    points, images = (X, None) if frame.basis is None else (frame(X), X)
+    known: dict[str, Any] = {"center": frame.center, "reduced": images is not None, "n_jobs": n_jobs}
+    search = neighbor_search(points, neighbors, **known)
+    distances, indices = _lists(search, points, n_neighbors, length)
     rho = bandwidth(distances[:, : n_neighbors + 1], convention)
     while (distances[:, 1] == 0).any() or (rho < FLOOR * np.median(rho)).any():
         groups = _copies(points, distances, indices, FLOOR * float(np.median(rho)))
-        points, inverse = points[np.unique(groups, return_index=True)[1]], groups[inverse]
+        first = np.unique(groups, return_index=True)[1]
+        points, inverse = points[first], groups[inverse]
+        images = None if images is None else images[first]
         if len(points) <= n_neighbors + 1:
             raise ValueError(
                 f"X holds {len(points)} distinct samples, but n_neighbors={n_neighbors} needs at least "
                 f"{n_neighbors + 2}"
             )
-        # A user's engine indexes the points with their copies; the distinct points need one of ours.
-        search = neighbor_search(points, neighbors if isinstance(neighbors, str) else "auto")
-        distances, indices = _lists(search, points, length)
-        rho = bandwidth(distances[:, : n_neighbors + 1], convention)
+        if not isinstance(neighbors, str):
+            logger.info("copies among the samples were merged: neighbours of distinct ones are found by 'auto'")
+            neighbors = "auto"  # a user's engine or graph indexes the samples with their copies
+        search = neighbor_search(points, neighbors, **known)
+        distances, indices = _lists(search, points, n_neighbors, length)
+        rho, merged = bandwidth(distances[:, : n_neighbors + 1], convention), True
     weights = np.bincount(inverse).astype(np.float64)
     if weights.max() > n_neighbors:
         warnings.warn(
@@ -159,8 +194,8 @@ def sample_neighborhoods(
             OutlierWarning,
             stacklevel=4,
         )
-    merged = None if points is X else inverse
-    sampling = Sampling(points, weights, merged, rho, FLOOR * typical, search)
+    places = inverse if sort or merged else None
+    sampling = Sampling(points, frame, images, weights, places, rho, FLOOR * typical, search)
     return sampling, NeighborLists(distances, indices, n_neighbors)
 
 
@@ -174,13 +209,19 @@ def _copies(points: Floats, distances: Floats, indices: Ints, near: float) -> In
     return groups
 
 
-def _lists(search: NeighborSearch, X: Floats, length: int) -> tuple[Floats, Ints]:
-    """Neighbour lists (n, length + 1) with the point itself in front, whatever the order of copies."""
-    distances, indices = search.kneighbors(X, min(length + 1, len(X)))
+def _lists(search: NeighborSearch, X: Floats, n_neighbors: int, length: int) -> tuple[Floats, Ints]:
+    """Neighbour lists (n, length + 1) with the point itself in front, whatever the order of copies.
+
+    Where the engine cannot find that many they are as long as it can, but k + 1 at the least.
+    """
+    distances, indices = search.kneighbors(X, max(n_neighbors + 1, min(length + 1, search.longest)))
     distances, indices = np.array(distances, dtype=np.float64), np.array(indices, dtype=np.int64)
     itself = np.arange(len(X))
     rows, places = np.nonzero(indices == itself[:, None])
     indices[rows, places] = indices[rows, 0]
+    missing = np.ones(len(X), dtype=bool)
+    missing[rows] = False  # an approximate engine may have missed it: then all others move up
+    distances[missing, 1:], indices[missing, 1:] = distances[missing, :-1], indices[missing, :-1]
     indices[:, 0] = itself
     distances[:, 0] = 0.0
     return distances, indices

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .._arrays import chunks
+from .._parallel import in_batches
 from ..exceptions import DegenerateTangentWarning
 
 if TYPE_CHECKING:
@@ -47,26 +49,59 @@ def leading_directions(vectors: Tensor, dimension: int) -> tuple[Tensor, Tensor]
     return basis, squares.flip(1).clamp_min(0).sqrt()
 
 
-def tangent_basis(
-    manifold: DiffusionManifold, flat: Tensor, method: str, weights: Weights | None = None
-) -> tuple[Tensor, Tensor]:
-    """Basis (B, D, d) and singular values (B, d) at `flat` (B, D), see `DiffusionManifold.tangent_basis`.
+def tangent_basis(manifold: DiffusionManifold, flat: Tensor, method: str) -> tuple[Tensor, Tensor]:
+    """Basis (B, D, d) and singular values (B, d) at `flat` (B, D), see `DiffusionManifold.tangent_basis`."""
+    prepare_tangents(manifold, method)
+    basis, singular = in_batches(partial(tangent_pieces, manifold, method), flat, manifold.n_jobs)
+    warn_of_tangents(manifold, method, flat.shape[1], singular)
+    return basis, singular
 
-    The Nystrom weights at `flat` are computed if they are needed and not passed.
-    """
+
+def prepare_tangents(manifold: DiffusionManifold, method: str) -> None:
+    """Make what all queries share, so that no worker makes it again."""
+    if method == "sec":
+        _ = manifold.exterior
+    elif method == "smoothed":
+        _ = manifold._smoothed_points
+
+
+def warn_of_tangents(manifold: DiffusionManifold, method: str, n_features: int, singular: Tensor) -> None:
+    """Warn of bases that fill the space, and of those that do not span it, by their singular values (B, d)."""
     d = manifold.tangent_dimension_
-    if manifold.dimension is None and d == flat.shape[1] > 1:
+    if manifold.dimension is None and d == n_features > 1:
         warnings.warn(
             f"the estimated dimension {manifold.dimension_:.2f} makes tangent spaces all of the {d}-dimensional "
             "ambient space: noise raises it, so pass dimension=",
             DegenerateTangentWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
+    spanning = (singular[:, 0] > 0) & (singular[:, -1] > DEGENERATE[method] * singular[:, 0])
+    if degenerate := int((~spanning).sum()):
+        advice = (
+            "more fields or components may help, or near edges method='pca'"
+            if method == "sec"
+            else "ask for more n_tangent_neighbors"
+        )
+        warnings.warn(
+            f"method {method!r} does not span {d} tangent directions at {degenerate} of {len(singular)} points: "
+            f"{advice}, or ask for a lower dimension",
+            DegenerateTangentWarning,
+            stacklevel=4,
+        )
+
+
+def tangent_pieces(
+    manifold: DiffusionManifold, method: str, flat: Tensor, weights: Weights | None = None
+) -> tuple[Tensor, Tensor]:
+    """Basis (B, D, d) and singular values (B, d), without warnings.
+
+    The Nystrom weights at `flat` are computed if they are needed and not passed.
+    """
+    d = manifold.tangent_dimension_
     directions = {"sec": _field_directions, "pca": _neighbor_directions, "smoothed": _smoothed_directions}[method]
     # Smoothed points lie in the span of few modes: their directions are found there, and carried to D dimensions.
     frame = manifold._smoothed_points[1].to(flat) if method == "smoothed" else None
     basis, singular = flat.new_empty(len(flat), flat.shape[1], d), flat.new_empty(len(flat), d)
-    degenerate = 0
     n_vectors = max(manifold._tangent_neighbors, 3 * d + 2)
     for part in chunks(len(flat), 24 * n_vectors * flat.shape[1]):
         vectors = directions(manifold, flat[part], None if weights is None else weights.rows(part))
@@ -80,20 +115,6 @@ def tangent_basis(
         if frame is not None:  # one product for all points
             found = (frame @ found.transpose(0, 1).flatten(1)).unflatten(1, (-1, d)).transpose(0, 1)
         basis[part] = found
-        spanning = (values[:, 0] > 0) & (values[:, d - 1] > DEGENERATE[method] * values[:, 0])
-        degenerate += int((~spanning).sum())
-    if degenerate:
-        advice = (
-            "more fields or components may help, or near edges method='pca'"
-            if method == "sec"
-            else "ask for more n_tangent_neighbors"
-        )
-        warnings.warn(
-            f"method {method!r} does not span {d} tangent directions at {degenerate} of {len(flat)} points: "
-            f"{advice}, or ask for a lower dimension",
-            DegenerateTangentWarning,
-            stacklevel=3,
-        )
     return basis, singular
 
 
@@ -112,8 +133,9 @@ def _neighbor_directions(manifold: DiffusionManifold, flat: Tensor, weights: Wei
 
 def neighbor_offsets(manifold: DiffusionManifold, flat: Tensor, n_neighbors: int) -> Tensor:
     """Vectors (B, k, D) from points to their nearest training points."""
-    _, index = manifold._sampling.search.kneighbors(flat.cpu().numpy(), n_neighbors)
-    return torch.from_numpy(manifold._sampling.points[index]).to(flat) - flat[:, None]
+    sampling = manifold._sampling
+    _, index = sampling.search.kneighbors(sampling.frame(flat.cpu().numpy()), n_neighbors)
+    return torch.from_numpy(sampling.ambient(index)).to(flat) - flat[:, None]
 
 
 def _smoothed_directions(manifold: DiffusionManifold, flat: Tensor, weights: Weights | None) -> Tensor:
