@@ -18,7 +18,8 @@ from .kernels import SHAPES
 from .neighbors import Floats
 from .nystrom import FAR_MODES, NystromRow
 from .sampling import Sampling, sample_neighborhoods
-from .scale import choose_scale, unit_area
+from .scale import KernelScale, choose_scale, unit_area
+from .selection import adapt_neighbors, choose_components
 from .spectrum import Spectrum, diffusion_spectrum, laplacian_eigenvalues
 from .support import connected_pieces, kernel_matrix
 
@@ -33,14 +34,13 @@ __all__ = ["DiffusionFit"]
 LEAST_MARKOV = 0.05
 #: Components of the projection need at least this Markov eigenvalue, unless their number is given.
 PROJECTION_MARKOV = 0.2
-#: Most components of the projection by default, by dimension: more let noise pass.
-PROJECTION_COMPONENTS = {1: 15, 2: 60}
 
 
 class DiffusionFit:
     """`fit` of :class:`DiffusionManifold`, and the sums over training points that its methods share."""
 
     n_components: int
+    n_neighbors: int | str
     epsilon: float | str
     dimension: int | None
     bandwidth: str
@@ -80,15 +80,18 @@ class DiffusionFit:
         points = self._validate_samples(X)
         k = self.n_neighbors_ = check_parameters(self, *points.shape)
         random_state, shape = check_random_state(self.random_state), SHAPES[self.kernel]
-        sampling = self._sampling = sample_neighborhoods(points, k, self.bandwidth, self.neighbors)
+        sampling = sample_neighborhoods(points, k, self.bandwidth, self.neighbors)
+        if self.n_neighbors == "auto" and self.epsilon == "knn" and self.n_kernel_neighbors is None:
+            sampling = adapt_neighbors(sampling, self.bandwidth, check_random_state(self.random_state))
+            k = self.n_neighbors_ = sampling.distances.shape[1] - 1
+        self._sampling = sampling
         if self.n_components > len(sampling.points):
             raise ValueError(
                 f"n_components={self.n_components} exceeds the {len(sampling.points)} distinct samples: pass fewer"
             )
         scale = choose_scale(sampling, shape, self.epsilon, random_state)
         self.bandwidth_, self.epsilon_ = sampling.spread(sampling.rho), float(np.sqrt(scale.eps2))
-        self.dimension_, self.scaling_curve_ = scale.dimension, scale.curve
-        self.tangent_dimension_ = self.dimension or int(np.clip(round(self.dimension_), 1, self.n_features_in_))
+        self.scaling_curve_ = scale.curve
         kernel, support = kernel_matrix(
             sampling,
             shape,
@@ -102,7 +105,7 @@ class DiffusionFit:
             kernel, sampling.weights, self.n_components, solver=self.eigen_solver, random_state=random_state
         )
         del kernel
-        self._set_spectrum(spectrum, sampling, scale.eps2)
+        self._set_spectrum(spectrum, sampling, scale)
         row = NystromRow(
             sampling,
             eps2=scale.eps2,
@@ -141,7 +144,7 @@ class DiffusionFit:
             raise ValueError(f"X is constant: all {len(points)} samples are equal, which is no manifold to learn")
         return points
 
-    def _set_spectrum(self, spectrum: Spectrum, sampling: Sampling, eps2: float) -> None:
+    def _set_spectrum(self, spectrum: Spectrum, sampling: Sampling, scale: KernelScale) -> None:
         markov = spectrum.markov
         usable = int(np.sum(np.cumprod(markov >= LEAST_MARKOV)))
         self.n_components_ = self._n_features_out = usable
@@ -149,12 +152,22 @@ class DiffusionFit:
         self._functions, self._measure = spectrum.functions[:, :usable], spectrum.measure
         self.eigenfunctions_ = sampling.spread(self._functions)
         self.measure_ = sampling.spread(spectrum.measure / sampling.weights)
+        shape, clear = SHAPES[self.kernel], max(1, int(np.sum(self.markov_eigenvalues_ > PROJECTION_MARKOV)))
+        area = scale.eps2 * unit_area(sampling, "physical", scale.dimension, self.n_neighbors_, self.bandwidth)
+        self._n_smooth, self.dimension_ = choose_components(
+            sampling,
+            self._functions[:, :clear],
+            self._measure,
+            laplacian_eigenvalues(self.markov_eigenvalues_[:clear], shape, area, scale.dimension),
+            scale,
+            shape,
+            check_random_state(self.random_state),
+        )
+        self.tangent_dimension_ = self.dimension or int(np.clip(round(self.dimension_), 1, self.n_features_in_))
         d = self.dimension or self.dimension_
-        self._unit = eps2 * unit_area(sampling, self.units, d, self.n_neighbors_, self.bandwidth)
-        self.eigenvalues_ = laplacian_eigenvalues(self.markov_eigenvalues_, SHAPES[self.kernel], self._unit, d)
-        clear = int(np.sum(self.markov_eigenvalues_ > PROJECTION_MARKOV))
-        default = min(clear, PROJECTION_COMPONENTS.get(self.tangent_dimension_, clear))
-        self.n_projection_components_ = max(1, min(self.n_projection_components or default, usable))
+        self._unit = scale.eps2 * unit_area(sampling, self.units, d, self.n_neighbors_, self.bandwidth)
+        self.eigenvalues_ = laplacian_eigenvalues(self.markov_eigenvalues_, shape, self._unit, d)
+        self.n_projection_components_ = min(self.n_projection_components or self._n_smooth, usable)
         warn_of_spectrum(self, markov, LEAST_MARKOV, sampling.n_pieces())
 
     def _modes(self, values: Floats, n_components: int) -> torch.Tensor:

@@ -14,7 +14,7 @@ from ..exceptions import DuplicatePointsWarning, OutlierWarning
 from .kernels import bandwidth
 from .neighbors import Floats, Ints, NeighborSearch, neighbor_search
 
-__all__ = ["Sampling", "sample_neighborhoods"]
+__all__ = ["Sampling", "neighbor_lists", "sample_neighborhoods"]
 
 #: Bandwidths below this share of their median are those of near copies.
 FLOOR = 1e-6
@@ -90,7 +90,7 @@ def sample_neighborhoods(X: Floats, n_neighbors: int, convention: str, neighbors
         If there are no more than k + 1 distinct points.
     """
     points, inverse, search = X, np.arange(len(X)), neighbor_search(X, neighbors)
-    distances, indices = _lists(search, points, n_neighbors)
+    distances, indices = neighbor_lists(search, points, n_neighbors)
     rho = bandwidth(distances, convention)
     while (distances[:, 1] == 0).any() or (rho < FLOOR * np.median(rho)).any():
         groups = _copies(points, distances, indices, FLOOR * float(np.median(rho)))
@@ -102,7 +102,7 @@ def sample_neighborhoods(X: Floats, n_neighbors: int, convention: str, neighbors
             )
         # A user's engine indexes the points with their copies; the distinct points need one of ours.
         search = neighbor_search(points, neighbors if isinstance(neighbors, str) else "auto")
-        distances, indices = _lists(search, points, n_neighbors)
+        distances, indices = neighbor_lists(search, points, n_neighbors)
         rho = bandwidth(distances, convention)
     weights = np.bincount(inverse).astype(np.float64)
     if weights.max() > n_neighbors:
@@ -133,7 +133,7 @@ def _copies(points: Floats, distances: Floats, indices: Ints, near: float) -> In
     return groups
 
 
-def _lists(search: NeighborSearch, X: Floats, n_neighbors: int) -> tuple[Floats, Ints]:
+def neighbor_lists(search: NeighborSearch, X: Floats, n_neighbors: int) -> tuple[Floats, Ints]:
     """Neighbour lists (n, k + 1) with the point itself in front, whatever the order of copies."""
     distances, indices = search.kneighbors(X, n_neighbors + 1)
     distances, indices = np.array(distances, dtype=np.float64), np.array(indices, dtype=np.int64)

@@ -12,7 +12,7 @@ from .kernels import KernelShape, neighbor_deltas
 from .neighbors import Floats
 from .sampling import Sampling
 
-__all__ = ["KernelScale", "choose_scale", "scaling_dimension", "unit_area"]
+__all__ = ["KernelScale", "choose_scale", "sampled_deltas", "scaling_dimension", "unit_area"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def choose_scale(
     """Squared global bandwidth by rule ("knn", "max") or by value."""
     near = neighbor_deltas(sampling.rho, sampling.distances, sampling.indices)
     knn = 2 * float(near.mean()) / (shape.width or 1.0)
-    rows = _sampled_distances(sampling, random_state)
+    rows = sampled_deltas(sampling, random_state)
     grid = knn * np.geomspace(1e-2, 1e4, 61)
     slopes = scaling_dimension(rows, grid, shape)
     if isinstance(epsilon, str):
@@ -49,7 +49,7 @@ def choose_scale(
     return KernelScale(eps2, float(scaling_dimension(rows, eps2, shape)[0]), np.stack([np.sqrt(grid), slopes]))
 
 
-def _sampled_distances(sampling: Sampling, random_state: np.random.RandomState) -> Floats:
+def sampled_deltas(sampling: Sampling, random_state: np.random.RandomState) -> Floats:
     """Some rows of delta^2, about 200,000 entries, for estimates of the kernel sum."""
     points, rho = sampling.points, sampling.rho
     rows = random_state.permutation(len(points))[: min(len(points), max(32, 200_000 // len(points)))]
