@@ -34,6 +34,8 @@ __all__ = ["ExteriorCalculus"]
 LEAST_THETA = 1e-8
 #: Ratio of neighbouring eigenvalues that separates multiplets.
 CLEAR_JUMP = 1.05
+#: Modes of the coordinates that are differentiated, per mode that carries their shape: slopes live on finer modes.
+COORDINATES = 1.15
 
 
 class ExteriorCalculus(BaseEstimator):
@@ -52,8 +54,8 @@ class ExteriorCalculus(BaseEstimator):
     n_products : int, optional
         N0, better 2.5 M or more: functions in which products are expanded. With N0 = M the energies are wrong.
     n_coordinates : int, optional
-        Modes of the coordinate functions that are differentiated; fewer filter noise. Default: those that carry the
-        shape and not the noise (see `n_projection_components`), at most `n_products`.
+        Modes of the coordinate functions that are differentiated; fewer filter noise. Default: 1.15 times those that
+        carry the shape and not the noise (see :class:`DiffusionManifold`), at most `n_products`.
     frame : {"antisymmetric", "plain"}, default="antisymmetric"
         "plain" uses :math:`\phi_i d\phi_j`; it needs complete products.
     tol : float, default=0.03
@@ -167,7 +169,7 @@ class ExteriorCalculus(BaseEstimator):
         low, high = (8, 10) if one_dimensional else (14, 22)
         m = self.n_functions or _cut_at_gap(xi, min(low, half), min(high, half))
         n0 = self.n_products or _cut_at_gap(xi, *((20, 24) if one_dimensional else (4 * m, 5 * m)))
-        coordinates = self.n_coordinates or max(2, min(n0, self.manifold._n_smooth))
+        coordinates = self.n_coordinates or max(2, min(n0, round(COORDINATES * self.manifold._n_smooth)))
         for name, value, least in (
             ("n_functions", m, 2),
             ("n_products", n0, m),

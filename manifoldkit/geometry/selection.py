@@ -21,7 +21,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components, dijkstra
 from scipy.spatial.distance import cdist
 
-from .kernels import CUTOFF, SHAPES, KernelShape, bandwidth, neighbor_deltas
+from .kernels import CUTOFF, KernelShape, bandwidth, neighbor_deltas
 from .neighbors import Floats, ForeignNeighbors, Ints
 from .sampling import FLOOR, Sampling, neighbor_lists
 from .scale import KernelScale, sampled_deltas, scaling_dimension
@@ -40,18 +40,22 @@ __all__ = [
 LEAST = 6
 #: Most neighbours on curves.
 MOST = 100
-#: Slope of the kernel sum below which samples lie on a curve, noisy or not.
-CURVE_SLOPE = 1.6
+#: Dimension by which neighbours multiply, below which samples lie on a curve, noisy or not.
+CURVE_GROWTH = 1.6
 #: Points this many times further apart in the graph than in space are joined by a short circuit.
 DETOUR = 3.0
 #: Share of the kernel's Dirichlet energy that short circuits may have. The slowest mode feels it about a hundred-fold.
 HARMLESS = 1e-4
+#: If fewer neighbours do not lower that share by this factor, they are of no use.
+WORTHWHILE = 4.0
+#: Mean kernel value of all pairs above which the kernel reaches everything, and its sum has no slope to speak of.
+GLOBAL = 0.2
 #: Points at which short circuits and dimensions are looked for, and at which residuals are compared.
-N_DETOURS, N_SLOPES, N_RESIDUALS = 32, 256, 512
+N_DETOURS, N_GROWTHS, N_RESIDUALS = 32, 256, 512
 #: Components whose xi sigma^2 exceeds this are those of noise: half the wave number at which normal modes begin.
 NOISE_RATIO = 0.25
 #: And they must exceed the least such product of the components before by this factor.
-NOISE_RISE = 4.0
+NOISE_RISE = 5.0
 #: Residuals that neighbours share to a greater part are shape that was cut off, not noise.
 SHARED = 0.7
 #: Residuals that they share to a lesser part than this are noise, even if no onset of noise was seen.
@@ -90,14 +94,16 @@ def adapt_neighbors(sampling: Sampling, convention: str, random_state: np.random
     """
     k, longer = sampling.distances.shape[1] - 1, count_of_curve(len(sampling.points))
     if longer > k and not isinstance(sampling.search, ForeignNeighbors):
-        rows = random_state.permutation(len(sampling.points))[:N_SLOPES]
-        if _slope(sampling, rows, longer) < CURVE_SLOPE:
+        rows = random_state.permutation(len(sampling.points))[:N_GROWTHS]
+        if _growth(sampling, rows, longer) < CURVE_GROWTH:
             distances, indices = neighbor_lists(sampling.search, sampling.points, longer)
             sampling, k = _with_lists(sampling, distances, indices, convention), longer
     counts = np.unique(np.geomspace(min(k, LEAST), k, 10).round().astype(int))
     shares = short_circuit_share(sampling, counts, convention, random_state)
     harmless = counts[shares <= HARMLESS]
     chosen = int(harmless.max()) if len(harmless) else int(counts[0])
+    if shares[0] * WORTHWHILE > shares[-1]:  # the kernel reaches everything whatever k is, as in many dimensions
+        chosen = k
     if chosen == k:
         return sampling
     distances, indices = sampling.distances[:, : chosen + 1], sampling.indices[:, : chosen + 1]
@@ -109,12 +115,10 @@ def _with_lists(sampling: Sampling, distances: Floats, indices: Ints, convention
     return replace(sampling, rho=rho, floor=FLOOR * float(np.median(rho)), distances=distances, indices=indices)
 
 
-def _slope(sampling: Sampling, rows: Ints, k: int) -> float:
-    """Slope of the kernel sum with k neighbours at points `rows`, from neighbour distances alone."""
-    length = min(len(sampling.points), 4 * k + 1)
-    distances = np.asarray(sampling.search.kneighbors(sampling.points[rows], length)[0])
-    delta = (distances / distances[:, 1 : k + 1].mean(axis=1, keepdims=True)) ** 2
-    return float(scaling_dimension(delta, 2 * delta[:, 1 : k + 1].mean(), SHAPES["exp(-z)"])[0])
+def _growth(sampling: Sampling, rows: Ints, k: int) -> float:
+    """Dimension at points `rows` by which neighbours multiply from the k-th distance to that of the 2k-th."""
+    distances = np.asarray(sampling.search.kneighbors(sampling.points[rows], min(2 * k + 1, len(sampling.points)))[0])
+    return float(np.log((distances.shape[1] - 1) / k) / np.log(distances[:, -1] / distances[:, k]).mean())
 
 
 def short_circuit_share(
@@ -171,7 +175,7 @@ def noise_onset(eigenvalues: Floats, left_over: Floats, codimension: int) -> lis
     r"""Numbers of components after which noise may begin, in ascending order; empty if there is no sign of it.
 
     With :math:`f_l = \xi_l r_l / (D - d)`, r the variance that components 0 to l leave over, noise begins where f
-    exceeds 1/4 and four times its least value before.
+    exceeds 1/4 and five times its least value before.
 
     Parameters
     ----------
@@ -248,7 +252,8 @@ def choose_components(
         count,
     )
     functions, modes = functions[:, :found], modes[:found]
-    if found < count or residual_correlation(sampling, functions, modes, rows) < NOISE:
+    reach = float(shape(sampled_deltas(sampling, random_state) / scale.eps2).mean())
+    if reach < GLOBAL and (found < count or residual_correlation(sampling, functions, modes, rows) < NOISE):
         smoothed = replace(sampling, points=functions @ modes)
         slope = float(scaling_dimension(sampled_deltas(smoothed, random_state), scale.eps2, shape)[0])
         if raw - slope > DROP:
