@@ -93,7 +93,8 @@ def adapt_neighbors(sampling: Sampling, convention: str, random_state: np.random
     Sampling
     """
     k, longer = sampling.distances.shape[1] - 1, count_of_curve(len(sampling.points))
-    if longer > k and not isinstance(sampling.search, ForeignNeighbors):
+    enough = k < longer < len(sampling.points) // 2
+    if enough and not isinstance(sampling.search, ForeignNeighbors):
         rows = random_state.permutation(len(sampling.points))[:N_GROWTHS]
         if _growth(sampling, rows, longer) < CURVE_GROWTH:
             distances, indices = neighbor_lists(sampling.search, sampling.points, longer)
@@ -117,8 +118,8 @@ def _with_lists(sampling: Sampling, distances: Floats, indices: Ints, convention
 
 def _growth(sampling: Sampling, rows: Ints, k: int) -> float:
     """Dimension at points `rows` by which neighbours multiply from the k-th distance to that of the 2k-th."""
-    distances = np.asarray(sampling.search.kneighbors(sampling.points[rows], min(2 * k + 1, len(sampling.points)))[0])
-    return float(np.log((distances.shape[1] - 1) / k) / np.log(distances[:, -1] / distances[:, k]).mean())
+    distances = np.asarray(sampling.search.kneighbors(sampling.points[rows], 2 * k + 1)[0])
+    return float(np.log(2) / max(np.log(distances[:, -1] / distances[:, k]).mean(), np.finfo(float).tiny))
 
 
 def short_circuit_share(
