@@ -186,7 +186,7 @@ def dimension_table() -> None:
 
 def convergence(sizes: list[int]) -> None:
     """Errors of eigenvalues and of the projection against n, with fitted slopes, as a table and a figure."""
-    figure, axes = plt.subplots(1, 2, figsize=(9.5, 5.0), constrained_layout=True)
+    figure, axes = plt.subplots(1, 2, figsize=(11.0, 5.4), constrained_layout=True)
     print(
         "| data | error | " + " | ".join(f"n = {n}" for n in sizes) + " | slope |\n" + "|---" * (3 + len(sizes)) + "|"
     )
@@ -209,7 +209,7 @@ def convergence(sizes: list[int]) -> None:
                 marker="osD"[list(COLOURS).index(name)],
                 color=COLOURS[name],
                 capsize=3,
-                label=f"{name}: slope {slope:.2f}",
+                label=f"{name}: {slope:.2f}".replace("-", "−"),
             )
             cells = " | ".join(f"{m:.4f} ± {s:.4f}" for m, s in zip(means, spread, strict=True))
             print(f"| {name} | {what} | {cells} | {slope:.2f} |", flush=True)
@@ -218,13 +218,13 @@ def convergence(sizes: list[int]) -> None:
     ):
         top = axis.get_ylim()[1]
         ratio = np.array(sizes) / sizes[0]
-        axis.plot(sizes, 0.9 * top * ratio**-0.5, "k--", lw=1, label="theory, sampling: slope −0.50")
-        axis.plot(sizes, 0.9 * top * ratio**-1.0, "k:", lw=1, label="theory, bias: slope −1 (up to log n)")
+        axis.plot(sizes, 0.9 * top * ratio**-0.5, "k--", lw=1, label="sampling, theory: −0.50")
+        axis.plot(sizes, 0.9 * top * ratio**-1.0, "k:", lw=1, label="bias, theory: −1")
         axis.set(xscale="log", yscale="log", xlabel="samples n", title=title)
         axis.set_xticks(sizes, [str(n) for n in sizes])
         axis.minorticks_off()
         axis.grid(alpha=0.3)
-        axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncol=2)
+        axis.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncol=2, title="slopes")
     figure.savefig(PICTURE, dpi=130)
 
 
