@@ -11,6 +11,7 @@ import numpy as np
 from ._validation import choice, positive
 from .kernels import SHAPES
 from .nystrom import FAR_MODES
+from .selection import start_count
 from .tangents import TANGENT_METHODS
 
 __all__ = ["check_parameters"]
@@ -27,9 +28,12 @@ OPTIONAL_COUNTS = ("dimension", "n_projection_components", "n_tangent_neighbors"
 
 
 def check_parameters(estimator: Any, n: int, n_features: int) -> int:
-    """Raise ValueError for parameters that do not fit `n` samples; return the number of neighbours."""
+    """Raise ValueError for parameters that do not fit `n` samples; return the number of neighbours.
+
+    "auto" gives the number with which the search begins, see :func:`~manifoldkit.geometry.selection.adapt_neighbors`.
+    """
     if isinstance(estimator.n_neighbors, str) and estimator.n_neighbors == "auto":
-        k = max(1, min(n - 2, round(2 * np.log2(n))))
+        k = start_count(n)
     else:
         k = positive(estimator.n_neighbors, "n_neighbors", " or 'auto'")
     if n <= k + 1:

@@ -40,15 +40,16 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
     n_components : int, default=64
         Number of eigenfunctions, the constant one included.
     n_neighbors : int or "auto", default="auto"
-        k of the bandwidth function. "auto" is ``2 log2(n)``, rounded. Noise wants 2-4 % of n; curved sheets that
-        run close to each other want ``3 * epsilon * rho`` below their distance.
+        k of the bandwidth function. "auto" is ``2 log2(n)``, rounded; on curves ``1.25 sqrt(n)``, at most 100, if
+        that is more; and fewer, down to 6, where the kernel would join sheets that run close to each other. With
+        another `epsilon` than "knn", or with `n_kernel_neighbors`, it is ``2 log2(n)``.
     epsilon : {"knn", "max"} or float, default="knn"
         Dimensionless global bandwidth. "knn": its square is twice the mean of delta^2 over the k nearest
         neighbours. "max": where the slope of the kernel sum is steepest, the textbook rule, which picks far too
         large a scale on as plain a set as the circle. Look at `scaling_curve_` before you trust it.
     dimension : int, optional
-        Dimension of tangent spaces. Default: `dimension_`, rounded. Noise raises that estimate, so pass what
-        you know.
+        Dimension of tangent spaces. Default: `dimension_`, rounded. Strong noise raises that estimate, so
+        pass what you know.
     bandwidth : {"mean", "kth"}, default="mean"
         Mean distance to the k nearest neighbours, or the distance of the k-th.
     kernel : {"exp(-z)", "exp(-z/2)", "exp(-z/4)", "indicator"}, default="exp(-z)"
@@ -58,7 +59,7 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
         :math:`q^{2/d} g` with total volume 1 (needs the dimension).
     n_projection_components : int, optional
         Components used by `project` and `extend`; fewer filter noise. Default: those with Markov eigenvalue
-        above 0.2, at most 15 in one dimension and 60 in two.
+        above 0.2, up to the first that carries noise instead of shape.
     far : {"shift", "plain", "knn"}, default="shift"
         Behaviour away from the samples, see :class:`~manifoldkit.geometry.NystromRow`.
     tangent_method : {"sec", "pca", "smoothed"}, default="sec"
@@ -104,7 +105,8 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
     measure_ : array (n,)
         Quadrature weights with sum 1.
     dimension_ : float
-        Estimated dimension: slope of the kernel sum at `epsilon_`.
+        Estimated dimension: slope of the kernel sum at `epsilon_`, of the points themselves or, if they are noisy,
+        of the points smoothed with `n_projection_components_`.
     epsilon_ : float
     bandwidth_ : array (n,)
         rho at the training samples, a length.

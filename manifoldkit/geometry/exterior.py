@@ -35,6 +35,8 @@ __all__ = ["ExteriorCalculus"]
 LEAST_THETA = 1e-8
 #: Ratio of neighbouring eigenvalues that separates multiplets.
 CLEAR_JUMP = 1.05
+#: Modes of the coordinates that are differentiated, per mode that carries their shape: slopes live on finer modes.
+COORDINATES = 1.15
 
 
 class ExteriorCalculus(BaseEstimator):
@@ -53,8 +55,8 @@ class ExteriorCalculus(BaseEstimator):
     n_products : int, optional
         N0, better 2.5 M or more: functions in which products are expanded. With N0 = M the energies are wrong.
     n_coordinates : int, optional
-        Modes of the coordinate functions that are differentiated; fewer filter noise. Default: at most 15 in one
-        dimension, `n_products` above.
+        Modes of the coordinate functions that are differentiated; fewer filter noise. Default: 1.15 times those that
+        carry the shape and not the noise (see :class:`DiffusionManifold`), at most `n_products`.
     frame : {"antisymmetric", "plain"}, default="antisymmetric"
         "plain" uses :math:`\phi_i d\phi_j`; it needs complete products.
     tol : float, default=0.03
@@ -168,7 +170,7 @@ class ExteriorCalculus(BaseEstimator):
         low, high = (8, 10) if one_dimensional else (14, 22)
         m = self.n_functions or _cut_at_gap(xi, min(low, half), min(high, half))
         n0 = self.n_products or _cut_at_gap(xi, *((20, 24) if one_dimensional else (4 * m, 5 * m)))
-        coordinates = self.n_coordinates or (min(n0, 15) if one_dimensional else n0)
+        coordinates = self.n_coordinates or max(2, min(n0, round(COORDINATES * self.manifold._n_smooth)))
         for name, value, least in (
             ("n_functions", m, 2),
             ("n_products", n0, m),

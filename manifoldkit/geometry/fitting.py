@@ -19,7 +19,8 @@ from .kernels import SHAPES, KernelShape
 from .neighbors import Floats
 from .nystrom import FAR_MODES, NystromRow, Weights
 from .sampling import Sampling, locality_order, sample_neighborhoods
-from .scale import choose_scale, unit_area
+from .scale import KernelScale, choose_scale, unit_area
+from .selection import adapt_neighbors, choose_components
 from .spectrum import Spectrum, diffusion_spectrum, laplacian_eigenvalues
 from .support import connected_pieces, kernel_matrix
 
@@ -36,14 +37,13 @@ LEAST_MARKOV = 0.05
 KERNEL_NEIGHBORS = 64
 #: Components of the projection need at least this Markov eigenvalue, unless their number is given.
 PROJECTION_MARKOV = 0.2
-#: Most components of the projection by default, by dimension: more let noise pass.
-PROJECTION_COMPONENTS = {1: 15, 2: 60}
 
 
 class DiffusionFit:
     """`fit` of :class:`DiffusionManifold`, and the sums over training points that its methods share."""
 
     n_components: int
+    n_neighbors: int | str
     epsilon: float | str
     dimension: int | None
     bandwidth: str
@@ -98,6 +98,9 @@ class DiffusionFit:
             n_jobs=self.n_jobs,
         )
         del points  # overwritten
+        if dense and self.n_neighbors == "auto" and self.epsilon == "knn":
+            sampling, lists = adapt_neighbors(sampling, lists, self.bandwidth, check_random_state(self.random_state))
+            k = self.n_neighbors_ = lists.n_neighbors
         if (self.n_kernel_neighbors or 0) > (found := lists.indices.shape[1] - 1) < len(sampling.points) - 1:
             raise ValueError(
                 f"the graph of neighbours has a row of {found}, and {self.n_kernel_neighbors} neighbours are needed: "
@@ -111,8 +114,7 @@ class DiffusionFit:
         scale = choose_scale(sampling, lists, shape, self.epsilon, random_state)
         n_pieces = lists.n_pieces()
         self.bandwidth_, self.epsilon_ = sampling.spread(sampling.rho), float(np.sqrt(scale.eps2))
-        self.dimension_, self.scaling_curve_ = scale.dimension, scale.curve
-        self.tangent_dimension_ = self.dimension or int(np.clip(round(self.dimension_), 1, self.n_features_in_))
+        self.scaling_curve_ = scale.curve
         kernel, support, shape = kernel_matrix(sampling, lists, shape, scale.eps2, dense=dense)
         del lists
         self.n_connected_components_ = connected_pieces(kernel)
@@ -127,7 +129,7 @@ class DiffusionFit:
             random_state=random_state,
         )
         del kernel
-        self._set_spectrum(spectrum, sampling, shape, scale.eps2, diagonal)
+        self._set_spectrum(spectrum, sampling, shape, scale, diagonal)
         warn_of_spectrum(self, spectrum.markov, LEAST_MARKOV, n_pieces)
         self._x_modes = self._modes(sampling.ambient(), self.n_projection_components_)
         self._exterior: ExteriorCalculus | None = None
@@ -170,7 +172,7 @@ class DiffusionFit:
         return points
 
     def _set_spectrum(
-        self, spectrum: Spectrum, sampling: Sampling, shape: KernelShape, eps2: float, diagonal: float
+        self, spectrum: Spectrum, sampling: Sampling, shape: KernelShape, scale: KernelScale, diagonal: float
     ) -> None:
         markov = spectrum.markov
         usable = int(np.sum(np.cumprod(markov >= LEAST_MARKOV)))
@@ -178,13 +180,33 @@ class DiffusionFit:
         self.markov_eigenvalues_ = markov[:usable]
         self._functions, self._measure = spectrum.functions[:, :usable], spectrum.measure
         self.measure_ = sampling.spread(spectrum.measure / sampling.weights)
+        clear = max(1, int(np.sum(self.markov_eigenvalues_ > PROJECTION_MARKOV)))
+        self._n_smooth, self.dimension_ = choose_components(
+            sampling,
+            self._functions[:, :clear],
+            self._measure,
+            laplacian_eigenvalues(
+                self.markov_eigenvalues_[:clear],
+                shape,
+                self._area_unit(sampling, shape, scale, "physical", scale.dimension, diagonal),
+            ),
+            scale,
+            SHAPES[self.kernel],
+            check_random_state(self.random_state),
+            self.n_neighbors_,
+        )
+        self.tangent_dimension_ = self.dimension or int(np.clip(round(self.dimension_), 1, self.n_features_in_))
         d = self.dimension or self.dimension_
-        area = eps2 * unit_area(sampling, self.units, d, self.n_neighbors_, self.bandwidth)
-        self._unit = area * shape.constant(d) * (1 - shape.excess(d, diagonal))
+        self._unit = self._area_unit(sampling, shape, scale, self.units, d, diagonal)
         self.eigenvalues_ = laplacian_eigenvalues(self.markov_eigenvalues_, shape, self._unit)
-        clear = int(np.sum(self.markov_eigenvalues_ > PROJECTION_MARKOV))
-        default = min(clear, PROJECTION_COMPONENTS.get(self.tangent_dimension_, clear))
-        self.n_projection_components_ = max(1, min(self.n_projection_components or default, usable))
+        self.n_projection_components_ = min(self.n_projection_components or self._n_smooth, usable)
+
+    def _area_unit(
+        self, sampling: Sampling, shape: KernelShape, scale: KernelScale, units: str, d: float, diagonal: float
+    ) -> float:
+        """The time of one step of the diffusion, c A: what turns Markov eigenvalues into those of the Laplacian."""
+        area = scale.eps2 * unit_area(sampling, units, d, self.n_neighbors_, self.bandwidth)
+        return area * shape.constant(d) * (1 - shape.excess(d, diagonal))
 
     def _modes(self, values: Floats, n_components: int) -> torch.Tensor:
         """Generalised Fourier coefficients (N, q) of `values` (u, q): inner products in the measure."""

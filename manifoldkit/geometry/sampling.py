@@ -17,7 +17,7 @@ from .frame import Frame, choose_frame
 from .kernels import bandwidth
 from .neighbors import Floats, Ints, NeighborSearch, neighbor_search
 
-__all__ = ["NeighborLists", "Sampling", "locality_order", "sample_neighborhoods"]
+__all__ = ["NeighborLists", "Sampling", "locality_order", "neighbor_lists", "sample_neighborhoods"]
 
 logger = logging.getLogger("manifoldkit")
 
@@ -161,7 +161,7 @@ def sample_neighborhoods(
     points, images = (X, None) if frame.basis is None else (frame(X), X)
     known: dict[str, Any] = {"center": frame.center, "reduced": images is not None, "n_jobs": n_jobs}
     search = neighbor_search(points, neighbors, **known)
-    distances, indices = _lists(search, points, n_neighbors, length)
+    distances, indices = neighbor_lists(search, points, n_neighbors, length)
     rho = bandwidth(distances[:, : n_neighbors + 1], convention)
     while (distances[:, 1] == 0).any() or (rho < FLOOR * np.median(rho)).any():
         groups = _copies(points, distances, indices, FLOOR * float(np.median(rho)))
@@ -177,7 +177,7 @@ def sample_neighborhoods(
             logger.info("copies among the samples were merged: neighbours of distinct ones are found by 'auto'")
             neighbors = "auto"  # a user's engine or graph indexes the samples with their copies
         search = neighbor_search(points, neighbors, **known)
-        distances, indices = _lists(search, points, n_neighbors, length)
+        distances, indices = neighbor_lists(search, points, n_neighbors, length)
         rho, merged = bandwidth(distances[:, : n_neighbors + 1], convention), True
     weights = np.bincount(inverse).astype(np.float64)
     if weights.max() > n_neighbors:
@@ -209,7 +209,7 @@ def _copies(points: Floats, distances: Floats, indices: Ints, near: float) -> In
     return groups
 
 
-def _lists(search: NeighborSearch, X: Floats, n_neighbors: int, length: int) -> tuple[Floats, Ints]:
+def neighbor_lists(search: NeighborSearch, X: Floats, n_neighbors: int, length: int) -> tuple[Floats, Ints]:
     """Neighbour lists (n, length + 1) with the point itself in front, whatever the order of copies.
 
     Where the engine cannot find that many they are as long as it can, but k + 1 at the least.
