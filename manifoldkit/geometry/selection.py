@@ -96,7 +96,7 @@ def adapt_neighbors(
     Sampling, NeighborLists
     """
     k, longer = lists.n_neighbors, count_of_curve(len(sampling.points))
-    enough = k < longer < len(sampling.points) // 2
+    enough = k < longer < min(len(sampling.points) // 2, sampling.search.longest)
     if enough and not isinstance(sampling.search, ForeignNeighbors):
         rows = random_state.permutation(len(sampling.points))[:N_GROWTHS]
         if _growth(sampling, rows, longer) < CURVE_GROWTH:
