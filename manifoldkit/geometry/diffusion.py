@@ -74,9 +74,13 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
         this keeps the diffusion local. `eigenvalues_` then lose their absolute scale, and the projection jumps
         where the nearest sample changes: it is smooth in pieces only. Default: every pair.
     dense_limit : int, default=6000
-        Up to this many samples distances to all are computed, above it those with ``delta^2 < 16 epsilon^2``.
-    reduction : {"torch", "keops"}, default="torch"
-        Engine of Nystrom averages over a full kernel. "keops" forms no matrix, and compiles when first used.
+        Up to this many samples distances to all are computed, above it those with ``delta^2 < 16 epsilon^2`` (unless
+        `reduction` says otherwise).
+    reduction : {"torch", "chunked", "keops"}, default="torch"
+        Engine of the kernel sums. "torch" makes matrices: of the kernel in `fit`, dense or sparse, and of the weights
+        of some queries. The others keep every pair at every n, whatever `dense_limit`, in O(n) memory: "chunked" makes
+        some rows of the full kernel at a time, "keops" compiles the sums when first used and wants a GPU (the fit runs
+        on the device of X). Each multiplication with the kernel then takes n^2 exponentials.
     random_state : int, RandomState or None, default=0
         Start vector of ARPACK and rows of the scaling curve.
 

@@ -96,6 +96,8 @@ class DiffusionFit:
             n_neighbors=k,
             n_kernel_neighbors=self.n_kernel_neighbors,
             dense_limit=self.dense_limit,
+            reduction=self.reduction,
+            device=X.device if isinstance(X, torch.Tensor) else "cpu",
         )
         self.n_connected_components_ = connected_pieces(kernel)
         spectrum = diffusion_spectrum(

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from .._arrays import flatten
-from ..reductions import softmax_average
+from ..reductions import nearest, softmax_average
 from .kernels import KernelShape, bandwidth
+from .matrix_free import BACKENDS
 from .sampling import Sampling
 from .support import SparseSupport
 
@@ -148,33 +149,35 @@ class NystromRow(nn.Module):
 
     def average(self, x: Tensor, values: Tensor, far: str = "shift", reduction: str = "torch") -> Tensor:
         """Means (B, q) of `values` (n, q) under the weights at `x` (B, D)."""
-        if reduction == "keops":
-            return self._keops_average(x, values, far)
+        if reduction in BACKENDS:
+            return self._matrix_free_average(x, values, far, BACKENDS[reduction])
         weights, index = self(x, far)
         if index is None:
             return weights @ values
         return torch.einsum("bk,bkq->bq", weights, values[index])
 
-    def _keops_average(self, x: Tensor, values: Tensor, far: str) -> Tensor:
+    def _matrix_free_average(self, x: Tensor, values: Tensor, far: str, backend: str) -> Tensor:
         """The same average of all training points, without a matrix of weights."""
         if self.support is not None or self.shape.width is None or far == "knn":
             raise ValueError(
-                "reduction='keops' needs the full kernel of an exponential shape, and far other than 'knn'"
+                f"reduction={'keops' if backend == 'keops' else 'chunked'!r} needs the full kernel of an exponential "
+                "shape, and far other than 'knn'"
             )
-        found = self.search.kneighbors(x.detach().cpu().numpy(), self.n_neighbors + 1)[1]
-        nearest = torch.as_tensor(found, device=x.device)
+        if x.is_cuda:
+            near = nearest(x.detach() - self.center, self.points, self.n_neighbors + 1, backend=backend)[1]
+        else:
+            near = torch.from_numpy(self.search.kneighbors(x.detach().numpy(), self.n_neighbors + 1)[1])
         x = x - self.center
-        squared = (x - self.points[nearest[:, 0]]).square().sum(dim=1)
-        offset = squared if far == "shift" else torch.zeros_like(squared)
         return softmax_average(
             x,
-            self.bandwidth(x, nearest),
-            offset,
+            self.bandwidth(x, near),
             self.points,
             self.rho,
             self.log_weights,
             values,
             float(self.eps2) * self.shape.width,
+            anchor=self.points[near[:, 0]] if far == "shift" else None,
+            backend=backend,
         )
 
 
@@ -192,7 +195,8 @@ class NystromLayer(nn.Module):
     sample_shape : tuple of int
         Shape of a sample.
     far : {"shift", "plain", "knn"}
-    reduction : {"torch", "keops"}
+    reduction : {"torch", "chunked", "keops"}
+        See :class:`~manifoldkit.geometry.DiffusionManifold`.
     """
 
     coefficients: Tensor

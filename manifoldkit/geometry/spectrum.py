@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
-from scipy.sparse.linalg import eigsh
+from scipy.sparse.linalg import LinearOperator, eigsh
 from threadpoolctl import threadpool_limits
 
 from .kernels import KernelShape
+from .matrix_free import rescaled
 from .neighbors import Floats
 
 __all__ = ["Spectrum", "diffusion_spectrum", "laplacian_eigenvalues"]
@@ -62,8 +63,8 @@ def diffusion_spectrum(
 
     Parameters
     ----------
-    kernel : array or sparse array (n, n)
-        Symmetric kernel matrix; it is overwritten.
+    kernel : array, sparse array or LinearOperator (n, n)
+        Symmetric kernel matrix; an array is overwritten.
     weights : array (n,)
         Multiplicities of the points.
     n_components : int
@@ -83,7 +84,9 @@ def diffusion_spectrum(
     """
     degree = np.asarray(kernel @ weights)
     scale = np.sqrt(weights / degree)
-    if sp.issparse(kernel):
+    if isinstance(kernel, LinearOperator):
+        symmetric = rescaled(kernel, scale)
+    elif sp.issparse(kernel):
         symmetric = sp.diags_array(scale) @ kernel @ sp.diags_array(scale)
     else:
         symmetric = kernel
@@ -119,10 +122,10 @@ def _solve(
             )
         return values, vectors
     if solver == "auto":
-        small = not sp.issparse(matrix) and n <= LAPACK_SIZE
+        small = isinstance(matrix, np.ndarray) and n <= LAPACK_SIZE
         solver = "lapack" if small or n_components > n // 2 else "arpack"
     if solver == "lapack":
-        dense = matrix.toarray() if sp.issparse(matrix) else matrix
+        dense = matrix if isinstance(matrix, np.ndarray) else matrix @ np.eye(n)
         values, vectors = scipy.linalg.eigh(dense, subset_by_index=[n - n_components, n - 1])
         return values, vectors
     if solver == "arpack":

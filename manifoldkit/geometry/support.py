@@ -12,6 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from .kernels import CUTOFF, KernelShape, dense_distances, sparse_distances
+from .matrix_free import BACKENDS, KernelOperator
 from .neighbors import Floats, Ints, NeighborSearch
 from .sampling import Sampling
 
@@ -28,8 +29,12 @@ def kernel_matrix(
     n_neighbors: int,
     n_kernel_neighbors: int | None,
     dense_limit: int,
+    reduction: str = "torch",
+    device: Any = "cpu",
 ) -> tuple[Any, SparseSupport | None]:
-    """Kernel of the training points: a full matrix, or a sparse one and the candidates of new points."""
+    """Kernel of the training points: full, as a matrix or an operator, or sparse with the candidates of new points."""
+    if reduction in BACKENDS:
+        return KernelOperator(sampling, shape, eps2, backend=BACKENDS[reduction], device=device), None
     points, rho = sampling.points, sampling.rho
     if n_kernel_neighbors is None and len(points) <= dense_limit:
         matrix = dense_distances(points, rho)
@@ -52,6 +57,8 @@ def kernel_matrix(
 
 def connected_pieces(kernel: Any) -> int:
     """Number of pieces that the kernel leaves apart, that is, joins by values below exp(-16) only."""
+    if isinstance(kernel, KernelOperator):
+        return kernel.connected_pieces()
     if sp.issparse(kernel):
         return int(connected_components(kernel, directed=False)[0])
     left, pieces = np.ones(len(kernel), dtype=bool), 0

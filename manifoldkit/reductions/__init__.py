@@ -1,9 +1,12 @@
-"""Sums over all training points that never form the matrix of pairs.
+"""Kernel sums over all training points that never form the matrix of pairs.
 
-The twin of every function here is the plain torch formula in :mod:`manifoldkit.geometry.nystrom`; both give the
-same numbers and gradients.
+Each function has two engines that give the same numbers and derivatives: plain torch, in chunks, and KeOps, which
+compiles the formula when it is first used.
+
+A CPU wants the torch engine, throughout. KeOps is for GPUs, where one fused loop beats writing blocks of the
+matrix to memory. What both cost on a CPU is in ``benchmarks/reductions.md``.
 """
 
-from .keops import softmax_average
+from .functions import kernel_product, nearest, softmax_average
 
-__all__ = ["softmax_average"]
+__all__ = ["kernel_product", "nearest", "softmax_average"]
