@@ -18,6 +18,7 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import LinearOperator, eigsh
 from threadpoolctl import threadpool_limits
 
+from .block_krylov import block_krylov, fits_in
 from .kernels import KernelShape
 from .matrix_free import rescaled
 from .neighbors import Floats
@@ -70,7 +71,8 @@ def diffusion_spectrum(
     n_components : int
         Number of eigenpairs, the constant one included.
     solver : {"auto", "lapack", "arpack"} or callable, default="auto"
-        ``"auto"`` is LAPACK for dense kernels up to n = 4,000 and ARPACK above. A callable takes the symmetric
+        ``"auto"`` is LAPACK for dense kernels up to n = 4,000, ARPACK above and for sparse ones, and for operators
+        :func:`~manifoldkit.geometry.block_krylov.block_krylov`, which needs few products. A callable takes the symmetric
         matrix and the number of pairs and returns the largest eigenvalues and their vectors, in any order.
     random_state : RandomState, optional
         Draws the start vector of ARPACK.
@@ -121,8 +123,10 @@ def _solve(
                 f"got {values.shape} and {vectors.shape}"
             )
         return values, vectors
+    if solver == "auto" and isinstance(matrix, LinearOperator) and fits_in(n_components, n):
+        return block_krylov(matrix, n_components, random_state or np.random.RandomState(0))
     if solver == "auto":
-        small = isinstance(matrix, np.ndarray) and n <= LAPACK_SIZE
+        small = not sp.issparse(matrix) and n <= LAPACK_SIZE
         solver = "lapack" if small or n_components > n // 2 else "arpack"
     if solver == "lapack":
         dense = matrix if isinstance(matrix, np.ndarray) else matrix @ np.eye(n)

@@ -15,6 +15,8 @@ __all__ = ["BACKENDS", "announce", "choose_backend", "import_keops"]
 logger = logging.getLogger("manifoldkit")
 
 BACKENDS = ("auto", "torch", "keops")
+#: Variables that pykeops reads when it is imported.
+VERBOSITY = ("KEOPS_VERBOSE", "PYKEOPS_VERBOSE")
 #: What to do about a pykeops that does not run.
 HINT = (
     "KeOps needs pykeops (pip install pykeops) and a C++ compiler (g++ on the path, or the CXX variable): install "
@@ -50,28 +52,24 @@ def _keops_runs() -> bool:
 def import_keops() -> Any:
     """The class LazyTensor of pykeops.
 
-    pykeops prints when it is imported and when it compiles. Unless somebody imported it before us or set
-    PYKEOPS_VERBOSE, it is made silent, since a library logs and does not print.
+    pykeops prints when it is imported and when it compiles. Unless somebody imported it before us or set one of its
+    two variables, it is made silent, since a library logs and does not print. (Its own PYKEOPS_VERBOSE silences only
+    half of it in 2.3, where keopscore reads the other variable before pykeops sets it.)
 
     Raises
     ------
     ImportError
         If pykeops is missing or broken.
     """
-    silent = "pykeops" not in sys.modules and "PYKEOPS_VERBOSE" not in os.environ
-    before = os.environ.get("KEOPS_VERBOSE")
+    silenced = () if "pykeops" in sys.modules or any(name in os.environ for name in VERBOSITY) else VERBOSITY
     try:
-        if silent:
-            os.environ["PYKEOPS_VERBOSE"] = "0"
+        os.environ.update(dict.fromkeys(silenced, "0"))
         from pykeops.torch import LazyTensor
     except Exception as error:  # a broken installation fails in many ways
         raise ImportError(HINT) from error
     finally:
-        if silent:  # pykeops sets the second variable when it finds the first
-            del os.environ["PYKEOPS_VERBOSE"]
-            os.environ.pop("KEOPS_VERBOSE", None)
-            if before is not None:
-                os.environ["KEOPS_VERBOSE"] = before
+        for name in silenced:
+            os.environ.pop(name, None)
     return LazyTensor
 
 

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 __all__ = ["by_rows", "kernel_product", "nearest", "softmax_average"]
 
-#: Bytes of a block of rows: on a CPU it should stay in the cache; derivatives and GPUs want fewer, larger ones.
+#: Bytes of a block of rows: it should stay in the cache of its CPU; derivatives and GPUs want fewer, larger ones.
 CACHED, LARGE, MOST = 2**20, 2**26, 2**28
 
 
@@ -95,7 +95,7 @@ def by_rows(
     Where a derivative is wanted the backward pass makes each block again instead of keeping it.
     """
     watched = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*rows, *shared))
-    budget = LARGE if watched or rows[0].is_cuda else CACHED
+    budget = LARGE if watched or rows[0].is_cuda else CACHED * torch.get_num_threads()
     step = max(1, min(max(budget // bytes_per_row, least), MOST // bytes_per_row))
     parts = [tuple(tensor[start : start + step] for tensor in rows) for start in range(0, len(rows[0]) or 1, step)]
     if watched:
