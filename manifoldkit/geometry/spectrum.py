@@ -72,8 +72,8 @@ def diffusion_spectrum(
         Number of eigenpairs, the constant one included.
     solver : {"auto", "lapack", "arpack"} or callable, default="auto"
         ``"auto"`` is LAPACK for dense kernels up to n = 4,000, ARPACK above and for sparse ones, and for operators
-        :func:`~manifoldkit.geometry.block_krylov.block_krylov`, which needs few products. A callable takes the symmetric
-        matrix and the number of pairs and returns the largest eigenvalues and their vectors, in any order.
+        :func:`~manifoldkit.geometry.block_krylov.block_krylov`, which needs few products. A callable takes the
+        symmetric matrix and the number of pairs and returns the largest eigenvalues and their vectors, in any order.
     random_state : RandomState, optional
         Draws the start vector of ARPACK.
 
