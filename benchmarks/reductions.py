@@ -2,19 +2,18 @@
 
     OMP_NUM_THREADS=1 python benchmarks/reductions.py --out benchmarks/reductions.md
 
-Each measurement is a process of its own, which makes the data, calls the job once (KeOps compiles then, or loads what
-it compiled), and then times it. Engines alternate within a round; the table has medians over the rounds. Memory is
-what the peak of the process grows by during the timed part. "matrix" is the formula written down: all of the matrix.
+Each measurement is a forked process of its own, which makes the data, calls the job for a few queries (KeOps compiles
+then, or loads what it compiled), and then times it. Engines alternate within a round; the table has medians over the
+rounds. Memory is what the peak of the process grows by during the timed part. "matrix" is the formula written down.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import multiprocessing
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 import warnings
@@ -57,9 +56,10 @@ def job(kind: str, queries: int, n: int, size: int, columns: int, engine: str):
     points = torch.randn(n, size, generator=generator, dtype=torch.float64)
     rho = 0.5 + torch.rand(n, generator=generator, dtype=torch.float64)
     values = torch.randn(n, columns, generator=generator, dtype=torch.float64)
-    x, rho_x, weights, scale = points[:queries] + 0.01, rho[:queries], torch.zeros_like(rho), size / 3.0
+    x, weights, scale = points[:queries] + 0.01, torch.zeros_like(rho), size / 3.0
 
     def sums(x):
+        rho_x = rho[: len(x)]
         if kind == "nearest":
             if engine == "matrix":
                 return torch.cdist(x, points).topk(columns, largest=False).values
@@ -87,10 +87,7 @@ def measure(name: str, engine: str) -> dict[str, float]:
     *sizes, _ = JOBS[name]
     function, argument = job(*sizes, engine)
     warnings.simplefilter("ignore")
-    if sizes[0] == "fit" and engine == "keops":  # compile, without a fit as long as the measured one
-        function(argument[:200])
-    elif sizes[0] != "fit":
-        function(argument[:16] if sizes[0] == "nearest" else argument)
+    function(argument[: 200 if sizes[0] == "fit" else 16])
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before, start = current_mebibytes(), time.process_time()
     function(argument)
@@ -118,20 +115,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="file for the table")
     parser.add_argument("--only", default="", help="jobs whose name contains this")
-    parser.add_argument("--worker", nargs=2, metavar=("JOB", "ENGINE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.worker:
-        print(json.dumps(measure(*arguments.worker)))
-        return
+    import manifoldkit.datasets
+    import manifoldkit.reductions  # noqa: F401  (once, before the forks)
+
+    fork = multiprocessing.get_context("fork")
     results: dict[str, dict[str, list[dict[str, float]]]] = {}
     for name in (name for name in JOBS if arguments.only in name):
         results[name] = {engine: [] for engine in ENGINES}
         for _ in range(JOBS[name][-1]):
             for engine in ENGINES:
-                call = [sys.executable, __file__, "--worker", name, engine]
-                line = subprocess.run(call, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
-                results[name][engine].append(json.loads(line))
-                print(name, engine, line, file=sys.stderr, flush=True)
+                with fork.Pool(1) as worker:
+                    results[name][engine].append(worker.apply(measure, (name, engine)))
+                print(name, engine, results[name][engine][-1], file=sys.stderr, flush=True)
     import pykeops
     import torch
 

@@ -20,8 +20,9 @@ from torch.utils.checkpoint import checkpoint
 
 __all__ = ["by_rows", "kernel_product", "nearest", "softmax_average"]
 
-#: Bytes of a block of rows: it should stay in the cache of its CPU; derivatives and GPUs want fewer, larger ones.
-CACHED, LARGE, MOST = 2**20, 2**26, 2**28
+#: Bytes of a block of rows: on a CPU it should stay in the cache; derivatives and GPUs want fewer, larger ones. These
+#: were the fastest for 256 and 6,000 queries in 3 and 784 dimensions on 6,000 points.
+CACHED, WATCHED, LARGE, MOST = 2**20, 2**22, 2**26, 2**28
 
 
 def kernel_product(x: Tensor, rho_x: Tensor, points: Tensor, rho: Tensor, values: Tensor, scale: float) -> Tensor:
@@ -95,7 +96,7 @@ def by_rows(
     Where a derivative is wanted the backward pass makes each block again instead of keeping it.
     """
     watched = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*rows, *shared))
-    budget = LARGE if watched or rows[0].is_cuda else CACHED * torch.get_num_threads()
+    budget = LARGE if rows[0].is_cuda else (WATCHED if watched else CACHED) * torch.get_num_threads()
     step = max(1, min(max(budget // bytes_per_row, least), MOST // bytes_per_row))
     parts = [tuple(tensor[start : start + step] for tensor in rows) for start in range(0, len(rows[0]) or 1, step)]
     if watched:

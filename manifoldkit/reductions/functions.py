@@ -78,7 +78,7 @@ def kernel_product(
         (rho, "rho", ("n",)),
         (values, "values", ("n", "q")),
     )
-    if choose_backend(backend, x.device) == "keops" and len(x):
+    if choose_backend(backend, x.device) == "keops" and _many(x, points):
         return keops.kernel_product(x, rho_x, points, rho, values, scale)
     return chunked.kernel_product(x, rho_x, points, rho, values, scale).to(x.dtype)
 
@@ -142,7 +142,7 @@ def softmax_average(
         (x if anchor is None else anchor, "anchor", ("B", "D")),
     )
     arguments = (x, rho_x, points, rho, log_weights, values, scale, anchor)
-    if choose_backend(backend, x.device) == "keops" and len(x):
+    if choose_backend(backend, x.device) == "keops" and _many(x, points):
         return keops.softmax_average(*arguments)
     return chunked.softmax_average(*arguments).to(x.dtype)
 
@@ -186,7 +186,7 @@ def nearest(
     _check(1.0, (x, "x", ("B", "D")), (points, "points", ("n", "D")))
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= len(points):
         raise ValueError(f"k must be an integer from 1 to the number of points, {len(points)}, got {k!r}")
-    engine = keops if choose_backend(backend, x.device) == "keops" and len(x) else chunked
+    engine = keops if choose_backend(backend, x.device) == "keops" and _many(x, points) else chunked
     indices = engine.nearest(x, points, k)
 
     def measure(rows: Tensor, found: Tensor, points: Tensor) -> Tensor:
@@ -195,6 +195,11 @@ def nearest(
     distances = chunked.by_rows(measure, (x, indices), (points,), x.element_size() * k * x.shape[1])
     distances, order = distances.sort(dim=1)
     return distances, indices.gather(1, order)
+
+
+def _many(x: Tensor, points: Tensor) -> bool:
+    """Whether there is a sum to speak of: KeOps knows none over a single point, nor an empty answer."""
+    return len(x) > 0 and len(points) > 1
 
 
 def _check(scale: float, *tensors: tuple[Tensor, str, tuple[str, ...]]) -> None:

@@ -36,6 +36,8 @@ EXACT_FLOAT32 = 2**24
 
 def kernel_product(x: Tensor, rho_x: Tensor, points: Tensor, rho: Tensor, values: Tensor, scale: float) -> Tensor:
     """See :func:`manifoldkit.reductions.kernel_product`."""
+    if len(x) == 1:
+        return kernel_product(_twice(x), _twice(rho_x), points, rho, values, scale)[:1]
     LazyTensor = import_keops()
     width = values.shape[1]
     x, points, values = _padded(x), _padded(points), _padded(values)
@@ -58,6 +60,9 @@ def softmax_average(
     anchor: Tensor | None,
 ) -> Tensor:
     """See :func:`manifoldkit.reductions.softmax_average`."""
+    if len(x) == 1:
+        anchor = None if anchor is None else _twice(anchor)
+        return softmax_average(_twice(x), _twice(rho_x), points, rho, log_weights, values, scale, anchor)[:1]
     LazyTensor = import_keops()
     width = values.shape[1]
     # |x - y|^2 - |x - a|^2 = (y - a)(y - 2x + a) keeps its digits far away, and without an anchor a is x.
@@ -73,6 +78,8 @@ def softmax_average(
 
 def nearest(x: Tensor, points: Tensor, k: int) -> Tensor:
     """Indices (B, k) of the nearest points, see :func:`manifoldkit.reductions.nearest`."""
+    if len(x) == 1:
+        return nearest(_twice(x), points, k)[:1]
     LazyTensor = import_keops()
     if len(points) > EXACT_FLOAT32:
         x, points = x.double(), points.double()
@@ -99,6 +106,11 @@ def _round_up(length: int) -> int:
 def _padded(matrix: Tensor) -> Tensor:
     """`matrix` (m, D) with columns of zeros up to a round number."""
     return F.pad(matrix, (0, _round_up(matrix.shape[1]) - matrix.shape[1])).contiguous()
+
+
+def _twice(row: Tensor) -> Tensor:
+    """A single query as two, since KeOps takes what occurs once for a parameter, and compiles again."""
+    return torch.cat([row, row])
 
 
 def _column(vector: Tensor) -> Tensor:

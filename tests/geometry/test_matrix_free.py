@@ -64,8 +64,18 @@ def test_the_kernel_is_not_cut_however_many_samples_there_are(exact):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("far", ["shift", "plain"])
-def test_the_layer_has_the_values_and_gradients_of_the_row(fitted, far, device):
+def test_the_layer_has_the_values_and_gradients_of_the_row(fitted, device):
+    check_the_layer(fitted, "shift", device)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_plain_layer_has_the_values_and_gradients_of_the_row(fitted, device):
+    """Slow by one more formula of KeOps."""
+    check_the_layer(fitted, "plain", device)
+
+
+def check_the_layer(fitted, far, device):
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     made = fitted.to_module(far)
