@@ -98,9 +98,16 @@ def by_rows(
     watched = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*rows, *shared))
     budget = LARGE if rows[0].is_cuda else (WATCHED if watched else CACHED) * torch.get_num_threads()
     step = max(1, min(max(budget // bytes_per_row, least), MOST // bytes_per_row))
-    parts = [tuple(tensor[start : start + step] for tensor in rows) for start in range(0, len(rows[0]) or 1, step)]
+    starts = range(0, len(rows[0]) or 1, step)
+    parts = [tuple(tensor[start : start + step] for tensor in rows) for start in starts]
     if watched:
         return torch.cat(
             [checkpoint(block, *part, *shared, use_reentrant=False, preserve_rng_state=False) for part in parts]
         )
-    return torch.cat([block(*part, *shared) for part in parts])
+    result = block(*parts[0], *shared)
+    if len(parts) > 1:  # small answers kept between large blocks would tear the heap to pieces
+        first, result = result, result.new_empty(len(rows[0]), *result.shape[1:])
+        result[:step] = first
+        for start, part in zip(starts[1:], parts[1:], strict=True):
+            result[start : start + step] = block(*part, *shared)
+    return result
