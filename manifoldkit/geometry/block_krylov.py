@@ -1,8 +1,8 @@
 """Leading eigenpairs of an operator whose products are dear: many columns at once, few passes over the pairs.
 
 A product with a kernel that is never stored costs its n^2 exponentials, and further columns cost next to nothing. So
-a block method is the right one: for 16 pairs of the Swiss roll at n = 2,000 it takes 20 to 30 block products, where
-ARPACK takes 175 single ones. A block also finds every copy of a degenerate eigenvalue.
+a block method is the right one: for 16 pairs of the Swiss roll at n = 2,000 and 6,000 it takes 32 and 82 products,
+where ARPACK takes 175 and 317. A block also finds every copy of a degenerate eigenvalue.
 """
 
 from __future__ import annotations
