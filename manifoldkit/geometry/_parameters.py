@@ -10,6 +10,7 @@ import numpy as np
 
 from ._validation import choice, positive
 from .kernels import SHAPES
+from .matrix_free import BACKENDS
 from .nystrom import FAR_MODES
 from .selection import start_count
 from .tangents import TANGENT_METHODS
@@ -22,7 +23,7 @@ CHOICES = {
     "units": ("physical", "volume1"),
     "far": FAR_MODES,
     "tangent_method": TANGENT_METHODS,
-    "reduction": ("torch", "keops"),
+    "reduction": ("torch", *BACKENDS),
 }
 OPTIONAL_COUNTS = ("dimension", "n_projection_components", "n_tangent_neighbors", "n_kernel_neighbors")
 
@@ -63,11 +64,16 @@ def check_parameters(estimator: Any, n: int, n_features: int) -> int:
         raise ValueError(f"dimension={estimator.dimension} exceeds the {n_features} features of X")
     for name, allowed in CHOICES.items():
         choice(getattr(estimator, name), name, allowed)
-    sparse = estimator.n_kernel_neighbors is not None or n > estimator.dense_limit
-    if estimator.reduction == "keops" and (sparse or estimator.kernel == "indicator" or estimator.far == "knn"):
+    cut = estimator.n_kernel_neighbors is not None
+    if estimator.reduction in BACKENDS and (cut or estimator.kernel == "indicator" or estimator.far == "knn"):
         raise ValueError(
-            "reduction='keops' needs the full kernel of an exponential shape: raise dense_limit, leave out "
+            f"reduction={estimator.reduction!r} needs the full kernel of an exponential shape: leave out "
             "n_kernel_neighbors, and use another kernel than 'indicator' and far other than 'knn'"
+        )
+    if estimator.reduction in BACKENDS and estimator.eigen_solver in ("lapack", "lobpcg"):
+        raise ValueError(
+            f"eigen_solver={estimator.eigen_solver!r} needs the matrix that reduction={estimator.reduction!r} never "
+            "forms: use 'auto' or 'arpack'"
         )
     check_distance_components(estimator.distance_components, n, n_features)
     epsilon = estimator.epsilon

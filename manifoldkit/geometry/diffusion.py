@@ -72,21 +72,26 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
         and faiss indexes from outside must be built on the samples. A sparse graph (n, n) of distances, as from
         scikit-learn's ``kneighbors_graph(X, k, mode="distance")``, says which samples are neighbours; new points, of
         which it knows nothing, find theirs by "auto", and so do samples among which copies had to be merged.
-    eigen_solver : {"auto", "lapack", "arpack"} or callable, default="auto"
-        Eigen-solver; a callable takes the symmetric matrix and the number of pairs.
+    eigen_solver : {"auto", "lapack", "arpack", "lobpcg"} or callable, default="auto"
+        Eigen-solver. "lobpcg", for sparse kernels, works on a hierarchy of aggregates, and is the choice of "auto"
+        from 10,000 samples on in up to three dimensions. A callable takes the symmetric matrix and the number of
+        pairs. Whoever solves, each pair must satisfy its equation to 2e-4 of 1 - lambda.
     n_kernel_neighbors : int, optional
-        Keep only pairs of which one is among this many nearest neighbours of the other: in many dimensions only
-        this keeps the diffusion local. `eigenvalues_` then lose their absolute scale, and the projection jumps
-        where the nearest sample changes: it is smooth in pieces only. Default: every pair.
+        End the kernel, smoothly, where it has reached about this many neighbours (in all but one place of a hundred):
+        in many dimensions only this keeps the diffusion local. Twice k is a good number. Default: every pair up to
+        `dense_limit` samples, and ``max(64, 2 k)`` neighbours above.
     dense_limit : int, default=6000
-        Up to this many samples distances to all are computed, above it those with ``delta^2 < 16 epsilon^2``.
+        Up to this many samples the kernel is a full matrix, unless `n_kernel_neighbors` or `reduction` say otherwise.
     distance_components : int or float, optional
         Measure distances between the leading principal components of the samples, so many of them or so many that
         they explain this share (between 0 and 1) of the variance: a cheaper, less noisy distance of images. New
         points are mapped likewise, gradients included; projections have all coordinates. Default: distances are
         those of the samples as they are.
-    reduction : {"torch", "keops"}, default="torch"
-        Engine of Nystrom averages over a full kernel. "keops" forms no matrix, and compiles when first used.
+    reduction : {"torch", "chunked", "keops"}, default="torch"
+        Engine of the kernel sums. "torch" makes matrices: of the kernel in `fit`, dense or sparse, and of the weights
+        of some queries. The others keep every pair at every n, whatever `dense_limit`, in O(n) memory: "chunked" makes
+        some rows of the full kernel at a time, "keops" compiles the sums when first used and wants a GPU (the fit runs
+        on the device of X). Each multiplication with the kernel then takes n^2 exponentials.
     n_jobs : int, optional
         Number of joblib workers for neighbour lists, `transform`, `project`, `extend`, `distance` and
         `tangent_basis`: threads, or what ``joblib.parallel_config`` says (processes, Dask, Ray). Answers are those of

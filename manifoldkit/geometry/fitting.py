@@ -16,6 +16,7 @@ from ._diagnostics import warn_of_spectrum
 from ._parameters import check_parameters
 from ._validation import choice
 from .kernels import SHAPES, KernelShape
+from .matrix_free import BACKENDS
 from .neighbors import Floats
 from .nystrom import FAR_MODES, NystromRow, Weights
 from .sampling import Sampling, locality_order, sample_neighborhoods
@@ -85,7 +86,7 @@ class DiffusionFit:
         points = self._validate_samples(X)
         k = self.n_neighbors_ = check_parameters(self, *points.shape)
         random_state, shape = check_random_state(self.random_state), SHAPES[self.kernel]
-        dense = self.n_kernel_neighbors is None and len(points) <= self.dense_limit
+        dense = self.reduction in BACKENDS or (self.n_kernel_neighbors is None and len(points) <= self.dense_limit)
         reach = None if dense else self.n_kernel_neighbors or max(KERNEL_NEIGHBORS, 2 * k)
         sampling, lists = sample_neighborhoods(
             points,
@@ -115,7 +116,15 @@ class DiffusionFit:
         n_pieces = lists.n_pieces()
         self.bandwidth_, self.epsilon_ = sampling.spread(sampling.rho), float(np.sqrt(scale.eps2))
         self.scaling_curve_ = scale.curve
-        kernel, support, shape = kernel_matrix(sampling, lists, shape, scale.eps2, dense=dense)
+        kernel, support, shape = kernel_matrix(
+            sampling,
+            lists,
+            shape,
+            scale.eps2,
+            dense=dense,
+            reduction=self.reduction,
+            device=X.device if isinstance(X, torch.Tensor) else "cpu",
+        )
         del lists
         self.n_connected_components_ = connected_pieces(kernel)
         diagonal = float(sampling.weights @ sampling.weights) / float(sampling.weights @ (kernel @ sampling.weights))

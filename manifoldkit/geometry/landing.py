@@ -64,8 +64,8 @@ def _land(manifold: DiffusionManifold, far: str, tangents: bool, flat: Tensor) -
     points, ambiguous, spaces = torch.empty_like(flat), flat.new_empty(len(flat), dtype=torch.bool), []
     for part in chunks(len(flat), row.bytes_per_query):
         x = flat[part]
-        if manifold.reduction == "keops":
-            weights, average = None, row.average(x, table, far, "keops")
+        if manifold.reduction != "torch":
+            weights, average = None, row.average(x, table, far, manifold.reduction)
             nearest = row.neighbors(row.coordinates(x), 1)[:, 0]
         else:
             weights = row(x, far)

@@ -20,10 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from .._arrays import flatten
+from ..reductions import nearest as nearest_points
 from ..reductions import softmax_average
 from ._gathered import gathered_distances, gathered_products, gathered_sums
 from ._softmax import kernel_softmax
 from .kernels import KernelShape, bandwidth
+from .matrix_free import BACKENDS
 from .neighbors import NeighborSearch
 from .sampling import Sampling
 from .support import SparseSupport
@@ -207,27 +209,32 @@ class NystromRow(nn.Module):
 
     def average(self, x: Tensor, values: Tensor, far: str = "shift", reduction: str = "torch") -> Tensor:
         """Means (B, q) of `values` (n, q) under the weights at `x` (B, D)."""
-        return self._keops_average(x, values, far) if reduction == "keops" else self(x, far).average(values)
+        if reduction in BACKENDS:
+            return self._matrix_free_average(x, values, far, BACKENDS[reduction])
+        return self(x, far).average(values)
 
-    def _keops_average(self, x: Tensor, values: Tensor, far: str) -> Tensor:
+    def _matrix_free_average(self, x: Tensor, values: Tensor, far: str, backend: str) -> Tensor:
         """The same average of all training points, without a matrix of weights."""
         if self.support is not None or self.shape.width is None or far == "knn":
             raise ValueError(
-                "reduction='keops' needs the full kernel of an exponential shape, and far other than 'knn'"
+                f"reduction={'keops' if backend == 'keops' else 'chunked'!r} needs the full kernel of an exponential "
+                "shape, and far other than 'knn'"
             )
-        x = self.coordinates(x)
-        nearest = self.neighbors(x, self.n_neighbors + 1)
-        squared = (x - self.points[nearest[:, 0]]).square().sum(dim=1)
-        offset = squared if far == "shift" else torch.zeros_like(squared)
+        x, count = self.coordinates(x), self.n_neighbors + 1
+        if x.is_cuda:
+            near = nearest_points(x.detach(), self.points, count, backend=backend)[1]
+        else:
+            near = self.neighbors(x, count)
         return softmax_average(
             x,
-            self.bandwidth(x, nearest),
-            offset,
+            self.bandwidth(x, near),
             self.points,
             self.rho,
             self.log_weights,
             values,
             float(self.eps2) * self.shape.width,
+            anchor=self.points[near[:, 0]] if far == "shift" else None,
+            backend=backend,
         )
 
 
@@ -245,7 +252,8 @@ class NystromLayer(nn.Module):
     sample_shape : tuple of int
         Shape of a sample.
     far : {"shift", "plain", "knn"}
-    reduction : {"torch", "keops"}
+    reduction : {"torch", "chunked", "keops"}
+        See :class:`~manifoldkit.geometry.DiffusionManifold`.
     modes : Tensor (L, D), optional
         Second factor of the coefficients: :math:`y = \sum_j p_j(x) C_j M`, for more coordinates than components.
     """

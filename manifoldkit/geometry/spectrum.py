@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
-from scipy.sparse.linalg import eigsh
+from scipy.sparse.linalg import LinearOperator, eigsh
 from threadpoolctl import threadpool_limits
 
+from .block_krylov import block_krylov, fits_in
 from .kernels import KernelShape
+from .matrix_free import rescaled
 from .multilevel import TOLERANCE, multilevel_eigenpairs
 from .neighbors import Floats, Ints
 
@@ -70,15 +72,16 @@ def diffusion_spectrum(
 
     Parameters
     ----------
-    kernel : array or sparse array (n, n)
-        Symmetric kernel matrix; it is overwritten.
+    kernel : array, sparse array or LinearOperator (n, n)
+        Symmetric kernel matrix; an array is overwritten.
     weights : array (n,)
         Multiplicities of the points.
     n_components : int
         Number of eigenpairs, the constant one included.
     solver : {"auto", "lapack", "arpack", "lobpcg"} or callable, default="auto"
         ``"auto"`` is LAPACK for dense kernels up to n = 4,000, multilevel LOBPCG for sparse ones of 10,000 points and
-        more in up to three dimensions, and ARPACK for the others. A callable takes the symmetric matrix and the
+        more in up to three dimensions, :func:`~manifoldkit.geometry.block_krylov.block_krylov` for operators, which
+        needs few products, and ARPACK for the others. A callable takes the symmetric matrix and the
         number of pairs and returns the largest eigenvalues and their vectors, in any order.
     dimension : float
         Estimated dimension, for "auto".
@@ -96,7 +99,9 @@ def diffusion_spectrum(
     """
     degree = np.asarray(kernel @ weights)
     scale = np.sqrt(weights / degree)
-    if sp.issparse(kernel):
+    if isinstance(kernel, LinearOperator):
+        symmetric = rescaled(kernel, scale)
+    elif sp.issparse(kernel):
         symmetric = kernel
         symmetric.data *= np.repeat(scale, np.diff(symmetric.indptr))
         symmetric.data *= scale[symmetric.indices]
@@ -142,6 +147,8 @@ def _solve(
                 f"got {values.shape} and {vectors.shape}"
             )
         return values, vectors
+    if solver == "auto" and isinstance(matrix, LinearOperator) and fits_in(n_components, n):
+        return block_krylov(matrix, n_components, random_state or np.random.RandomState(0))
     if solver == "auto":
         if n_components > n // 2 or (not sp.issparse(matrix) and n <= LAPACK_SIZE):
             solver = "lapack"
@@ -149,7 +156,7 @@ def _solve(
             large = sp.issparse(matrix) and n >= max(LOBPCG_SIZE, 50 * n_components)
             solver = "lobpcg" if large and dimension <= LOBPCG_DIMENSION else "arpack"
     if solver == "lapack":
-        dense = matrix.toarray() if sp.issparse(matrix) else matrix
+        dense = matrix if isinstance(matrix, np.ndarray) else matrix @ np.eye(n)
         values, vectors = scipy.linalg.eigh(dense, subset_by_index=[n - n_components, n - 1])
         return values, vectors
     if solver == "arpack":

@@ -12,6 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from .kernels import CUTOFF, KernelShape, compact_kernel, dense_distances
+from .matrix_free import BACKENDS, KernelOperator
 from .neighbors import Ints
 from .sampling import NeighborLists, Sampling
 
@@ -21,9 +22,22 @@ logger = logging.getLogger("manifoldkit")
 
 
 def kernel_matrix(
-    sampling: Sampling, lists: NeighborLists, shape: KernelShape, eps2: float, *, dense: bool
+    sampling: Sampling,
+    lists: NeighborLists,
+    shape: KernelShape,
+    eps2: float,
+    *,
+    dense: bool,
+    reduction: str = "torch",
+    device: Any = "cpu",
 ) -> tuple[Any, SparseSupport | None, KernelShape]:
-    """Kernel of the training points: a full matrix, or a sparse one, the candidates of new points, and its shape."""
+    """Kernel of the training points, the candidates of new points, and the shape.
+
+    The kernel is a sparse matrix, or a full one, or an operator that stands for the full one. Only the sparse one has
+    candidates, and a shape with an end.
+    """
+    if dense and reduction in BACKENDS:
+        return KernelOperator(sampling, lists, shape, eps2, backend=BACKENDS[reduction], device=device), None, shape
     if dense:
         matrix = dense_distances(sampling.points, sampling.rho)
         matrix /= eps2
@@ -36,6 +50,8 @@ def kernel_matrix(
 
 def connected_pieces(kernel: Any) -> int:
     """Number of pieces that the kernel leaves apart, that is, joins by values below exp(-16) only."""
+    if isinstance(kernel, KernelOperator):
+        return kernel.connected_pieces()
     if sp.issparse(kernel):
         return int(connected_components(kernel, directed=False)[0])
     left, pieces = np.ones(len(kernel), dtype=bool), 0

@@ -1,70 +1,121 @@
-"""Kernel averages by KeOps: O(n) memory, exact derivatives, CPU and CUDA."""
+"""The reductions by KeOps: symbolic matrices, O(n) memory, exact derivatives of any order, CPU and CUDA.
+
+KeOps compiles a formula for each dtype and for each length of its vectors, some 10 s on a CPU, and as long again
+for each derivative, which it keeps in its cache folder. So the lengths are rounded up here, with zeros: the same
+few formulas then serve most data.
+
+What pykeops (2.2 and 2.3) makes necessary:
+
+* It sends CPU tensors through a GPU when it finds one, and may run out of its memory (getkeops/keops #359): the
+  backend is named, so that sums run where their tensors are.
+* It has no strides: it copies what is not contiguous with a warning, and in older versions lost the gradient
+  (gpytorch #1543, keops #149, #245). All is made contiguous before, where autograd sees it.
+* It has no derivative of distances found by ``Kmin`` (keops #269): neighbours come as indices from ``argKmin``, and
+  their distances are measured by torch.
+* It returns indices in the floating dtype of the data, exact in float32 up to 2^24 points: above that the search
+  runs in float64.
+* Without a compiler it fails at the first formula, with a ModuleNotFoundError that names a hash.
+* On CPUs it knows no BLAS (keops #57, #98), so that many coordinates are slow: ``benchmarks/reductions.md``.
+"""
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["softmax_average"]
+from ._backend import HINT, announce, import_keops
 
-logger = logging.getLogger("manifoldkit")
+__all__ = ["kernel_product", "nearest", "softmax_average"]
+
+#: float32 counts exactly up to here.
+EXACT_FLOAT32 = 2**24
+
+
+def kernel_product(x: Tensor, rho_x: Tensor, points: Tensor, rho: Tensor, values: Tensor, scale: float) -> Tensor:
+    """See :func:`manifoldkit.reductions.kernel_product`."""
+    if len(x) == 1:
+        return kernel_product(_twice(x), _twice(rho_x), points, rho, values, scale)[:1]
+    LazyTensor = import_keops()
+    width = values.shape[1]
+    x, points, values = _padded(x), _padded(points), _padded(values)
+    announce("the kernel product", x.device.type, x.dtype, coordinates=x.shape[1], columns=values.shape[1])
+    x_i, x_j = LazyTensor(x[:, None]), LazyTensor(points[None])
+    rho_i, rho_j = LazyTensor(_column(1 / (rho_x * scale))), LazyTensor(_row(1 / rho))
+    kernel = (-((x_i - x_j) ** 2).sum(-1) * rho_i * rho_j).exp()
+    v_j = LazyTensor(values[None])
+    return _run(lambda where: (kernel * v_j).sum(axis=1, backend=where), x)[:, :width]
 
 
 def softmax_average(
-    x: Tensor,  # (B, D)
-    rho_x: Tensor,  # (B,)
-    offset: Tensor,  # (B,)
-    points: Tensor,  # (n, D)
-    rho: Tensor,  # (n,)
-    log_weights: Tensor,  # (n,)
-    values: Tensor,  # (n, q)
+    x: Tensor,
+    rho_x: Tensor,
+    points: Tensor,
+    rho: Tensor,
+    log_weights: Tensor,
+    values: Tensor,
     scale: float,
+    anchor: Tensor | None,
 ) -> Tensor:
-    r"""Means of `values` under normalised kernel weights, without the (B, n) matrix.
-
-    .. math::
-        y_i = \sum_j \mathrm{softmax}_j \left(
-        \log w_j - \frac{|x_i - x_j|^2 - o_i}{s\, \rho(x_i) \rho_j} \right) v_j
-
-    The sum runs with log-sum-exp, so that nothing underflows far away. Differentiable in all tensors, any number
-    of times. pykeops is imported here, and compiles each pair (D, q) once, about 15 s with the derivative; the
-    result is kept in its cache folder.
-
-    Parameters
-    ----------
-    x, rho_x, offset : Tensor (B, D), (B,), (B,)
-        Queries, their bandwidths, and what is subtracted from their squared distances.
-    points, rho, log_weights, values : Tensor (n, D), (n,), (n,), (n, q)
-        Training points, their bandwidths, the logarithms of their multiplicities, and what is averaged.
-    scale : float
-        Squared global bandwidth times the width of the kernel shape.
-
-    Returns
-    -------
-    Tensor (B, q)
-
-    Raises
-    ------
-    ImportError
-        If pykeops does not work on this machine, for want of a compiler, say.
-    """
-    LazyTensor = _lazy_tensor()
-    x_i, rho_i, offset_i = LazyTensor(x[:, None]), LazyTensor(rho_x[:, None, None]), LazyTensor(offset[:, None, None])
-    x_j, rho_j = LazyTensor(points[None]), LazyTensor(rho[None, :, None])
-    z = (((x_i - x_j) ** 2).sum(-1) - offset_i) / (rho_i * rho_j * scale)
-    average = (LazyTensor(log_weights[None, :, None]) - z).sumsoftmaxweight(LazyTensor(values[None]), axis=1)
-    return torch.as_tensor(average)
+    """See :func:`manifoldkit.reductions.softmax_average`."""
+    if len(x) == 1:
+        anchor = None if anchor is None else _twice(anchor)
+        return softmax_average(_twice(x), _twice(rho_x), points, rho, log_weights, values, scale, anchor)[:1]
+    LazyTensor = import_keops()
+    width = values.shape[1]
+    # |x - y|^2 - |x - a|^2 = (y - a)(y - 2x + a) keeps its digits far away, and without an anchor a is x.
+    near, far = (x, x) if anchor is None else (anchor, 2 * x - anchor)
+    near, far, points, values = _padded(near), _padded(far), _padded(points), _padded(values)
+    announce("the softmax average", x.device.type, x.dtype, coordinates=near.shape[1], columns=values.shape[1])
+    near_i, far_i, x_j = LazyTensor(near[:, None]), LazyTensor(far[:, None]), LazyTensor(points[None])
+    rho_i, rho_j = LazyTensor(_column(1 / (rho_x * scale))), LazyTensor(_row(1 / rho))
+    logits = LazyTensor(_row(log_weights)) - ((x_j - near_i) * (x_j - far_i)).sum(-1) * rho_i * rho_j
+    v_j = LazyTensor(values[None])
+    return _run(lambda where: logits.sumsoftmaxweight(v_j, axis=1, backend=where), x)[:, :width]
 
 
-def _lazy_tensor() -> type:
-    """Import LazyTensor when it is first asked for."""
+def nearest(x: Tensor, points: Tensor, k: int) -> Tensor:
+    """Indices (B, k) of the nearest points, see :func:`manifoldkit.reductions.nearest`."""
+    if len(x) == 1:
+        return nearest(_twice(x), points, k)[:1]
+    LazyTensor = import_keops()
+    if len(points) > EXACT_FLOAT32:
+        x, points = x.double(), points.double()
+    count = min(len(points), _round_up(k))
+    x, points = _padded(x.detach()), _padded(points.detach())
+    announce("the nearest neighbours", x.device.type, x.dtype, coordinates=x.shape[1], neighbours=count)
+    squared = ((LazyTensor(x[:, None]) - LazyTensor(points[None])) ** 2).sum(-1)
+    return _run(lambda where: squared.argKmin(count, axis=1, backend=where), x)[:, :k].long()
+
+
+def _run(reduction: Callable[[str], Tensor], x: Tensor) -> Tensor:
+    """The reduction, on the device of `x`."""
     try:
-        from pykeops.torch import LazyTensor
-    except Exception as error:  # it may fail in many ways where there is no compiler
-        raise ImportError(
-            "reduction='keops' needs pykeops and a C++ compiler: install g++, or use reduction='torch'"
-        ) from error
-    logger.info("KeOps compiles each new formula once, which takes some seconds")
-    return LazyTensor
+        return torch.as_tensor(reduction("GPU" if x.is_cuda else "CPU"))
+    except ImportError as error:  # pykeops imports what the compiler should have made
+        raise ImportError(HINT) from error
+
+
+def _round_up(length: int) -> int:
+    """The next power of two, from 4 on; above 64 the next multiple of 64."""
+    return -(-length // 64) * 64 if length > 64 else max(4, 1 << (length - 1).bit_length())
+
+
+def _padded(matrix: Tensor) -> Tensor:
+    """`matrix` (m, D) with columns of zeros up to a round number."""
+    return F.pad(matrix, (0, _round_up(matrix.shape[1]) - matrix.shape[1])).contiguous()
+
+
+def _twice(row: Tensor) -> Tensor:
+    """A single query as two, since KeOps takes what occurs once for a parameter, and compiles again."""
+    return torch.cat([row, row])
+
+
+def _column(vector: Tensor) -> Tensor:
+    return vector.contiguous()[:, None, None]
+
+
+def _row(vector: Tensor) -> Tensor:
+    return vector.contiguous()[None, :, None]
