@@ -18,6 +18,8 @@ from .._arrays import chunks
 
 __all__ = ["gathered_distances", "gathered_products", "gathered_sums"]
 
+#: Sums of up to this many columns include the rows of weight zero.
+FEW_COLUMNS = 32
 #: A gathered product costs about as much as this many of a matrix product.
 GATHERED_COST = 32
 
@@ -140,10 +142,16 @@ class _Products(torch.autograd.Function):
 class _Sums(torch.autograd.Function):
     @staticmethod
     def forward(weights: Tensor, table: Tensor, index: Tensor) -> Tensor:
-        used = weights != 0
-        ends = torch.nn.functional.pad(used.sum(dim=1).cumsum(0), (1, 0))
         _hush()
-        return torch.sparse_csr_tensor(ends, index[used], weights[used], (len(weights), len(table))) @ table
+        if table.shape[1] <= FEW_COLUMNS:  # to sort the zeros out would cost more than they do
+            size = index.shape[1]
+            ends = torch.arange(0, index.numel() + 1, size, device=index.device)
+            entries = index.reshape(-1), weights.reshape(-1)
+        else:
+            used = weights != 0
+            ends = torch.nn.functional.pad(used.sum(dim=1).cumsum(0), (1, 0))
+            entries = index[used], weights[used]
+        return torch.sparse_csr_tensor(ends, *entries, (len(weights), len(table))) @ table
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:

@@ -97,6 +97,13 @@ class KernelShape:
         safe = torch.where(inside, z, 0.0)  # no gradient of an infinite logarithm
         return torch.where(inside, 2 * torch.log1p(-((safe / self.reach) ** 2)), -math.inf)
 
+    def values(self, z: torch.Tensor) -> torch.Tensor:
+        """Kernel values at `z`, of a compact shape; `z` is overwritten."""
+        assert self.reach is not None
+        assert self.width is not None
+        fade = (z / self.reach).square_().neg_().add_(1).clamp_min_(0).square_()
+        return z.div_(-self.width).exp_().mul_(fade)
+
     def __call__(self, z: Any) -> Any:
         """Kernel values at `z` (numpy)."""
         if self.width is None:

@@ -141,6 +141,8 @@ class NystromRow(nn.Module):
     def forward(self, x: Tensor, far: str = "shift") -> Weights:
         """Weights at `x` (B, D)."""
         x = self.coordinates(x)
+        if self.gather and self.shape.reach is not None and far == "shift" and not torch.is_grad_enabled():
+            return self._measured(x)
         score, index, mask, nearest = self._scores(x)
         first = nearest[:, 0]
         rho, offset = (self.rho, self.log_weights) if index is None else (self.rho[index], self.log_weights[index])
@@ -191,6 +193,27 @@ class NystromRow(nn.Module):
         index, mask = self.support.candidates(near[:, : self.support.length])
         score = self.squares[index] - 2 * gathered_products(x, self.points, index, products)
         return score, index, mask, near[:, :k]
+
+    def _measured(self, x: Tensor) -> Weights:
+        """The same weights from the distances that the neighbour engine measured, without derivatives."""
+        assert self.search is not None
+        assert self.support is not None
+        length = max(self.n_neighbors + 1, self.support.length)
+        found, near = self.search.kneighbors(x.cpu().numpy(), length)
+        distances, nearest = torch.from_numpy(found).to(x.device), torch.from_numpy(near).to(x.device)
+        rho = bandwidth(distances[:, : self.n_neighbors + 1], self.convention).clamp_min(self.floor)
+        index, mask = self.support.candidates(nearest[:, : self.support.length])
+        if index.shape[1] > self.support.length:
+            extra = gathered_distances(x, self.points, index[:, self.support.length :])
+            distances = torch.cat([distances[:, : self.support.length], extra], dim=1)
+        z = distances[:, : index.shape[1]].square()
+        z.sub_(z[:, :1].clone()).mul_((1 / (self.rho * self.eps2))[index]).div_(rho[:, None])
+        values = self.shape.values(z.clamp_min_(0))
+        if self.log_weights.any():
+            values *= self.log_weights.exp()[index]
+        if index.shape[1] > self.support.length:
+            values.masked_fill_(~mask, 0)
+        return Weights(values.div_(values.sum(dim=1, keepdim=True)), index, nearest[:, 0])
 
     def neighbors(self, x: Tensor, count: int) -> Tensor:
         """Indices (B, count) of the nearest training points of `x` (B, r), by the neighbour engine."""

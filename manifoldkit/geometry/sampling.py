@@ -215,7 +215,9 @@ def neighbor_lists(search: NeighborSearch, X: Floats, n_neighbors: int, length: 
     Where the engine cannot find that many they are as long as it can, but k + 1 at the least.
     """
     distances, indices = search.kneighbors(X, max(n_neighbors + 1, min(length + 1, search.longest)))
-    distances, indices = np.array(distances, dtype=np.float64), np.array(indices, dtype=np.int64)
+    distances, indices = (
+        np.require(part, kind, ["C", "W"]) for part, kind in ((distances, np.float64), (indices, np.int64))
+    )
     itself = np.arange(len(X))
     rows, places = np.nonzero(indices == itself[:, None])
     indices[rows, places] = indices[rows, 0]

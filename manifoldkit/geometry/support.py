@@ -103,7 +103,11 @@ class SparseSupport:
             Nearest neighbours of each query, the very nearest first.
         """
         extra = torch.from_numpy(self.extra(near[:, 0].cpu().numpy())).to(near.device)
-        ranked = near.sort(dim=1).values
-        place = torch.searchsorted(ranked, extra).clamp_max(near.shape[1] - 1)
-        fresh = ranked.gather(1, place) != extra
+        if not extra.shape[1]:
+            return near, torch.ones_like(near, dtype=torch.bool)
+        fresh = extra != near[:, :1]
+        some = fresh.any(dim=1)  # the lists of most points lack nothing
+        ranked = near[some].sort(dim=1).values
+        place = torch.searchsorted(ranked, extra[some]).clamp_max(near.shape[1] - 1)
+        fresh[some] = ranked.gather(1, place) != extra[some]
         return torch.cat([near, extra], dim=1), torch.cat([torch.ones_like(near, dtype=torch.bool), fresh], dim=1)

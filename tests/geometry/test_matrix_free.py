@@ -144,18 +144,10 @@ def clusters(gap: float, n: int = 60) -> np.ndarray:
 @pytest.mark.parametrize("gap", [0.0, 0.2, 0.5, 1.0, 50.0])
 @pytest.mark.parametrize("k", [3, 20])
 def test_pieces_are_those_of_the_matrix(gap, k):
-    sampling = sample_neighborhoods(clusters(gap), k, "mean", "auto")
+    sampling, lists = sample_neighborhoods(clusters(gap), k, "mean", "auto")
     counts = []
     for reduction in ("torch", "chunked"):
-        kernel = kernel_matrix(
-            sampling,
-            SHAPES["exp(-z)"],
-            1.5,
-            n_neighbors=k,
-            n_kernel_neighbors=None,
-            dense_limit=10**4,
-            reduction=reduction,
-        )[0]
+        kernel = kernel_matrix(sampling, lists, SHAPES["exp(-z)"], 1.5, dense=True, reduction=reduction)[0]
         counts.append(connected_pieces(kernel))
     assert counts[0] == counts[1]
     assert counts[0] == (3 if gap == 50 else counts[0])
@@ -165,9 +157,9 @@ def test_pieces_are_those_of_the_matrix(gap, k):
 def test_neighbour_pieces_may_be_joined_by_the_kernel():
     """With one neighbour the graph of a grid falls apart, and the kernel does not."""
     points = np.arange(40.0)[:, None] + 0.1 * (np.arange(40) % 2)[:, None]
-    sampling = sample_neighborhoods(points, 1, "mean", "auto")
-    assert sampling.n_pieces() > 1
-    assert KernelOperator(sampling, SHAPES["exp(-z)"], 1.0).connected_pieces() == 1
+    sampling, lists = sample_neighborhoods(points, 1, "mean", "auto")
+    assert lists.n_pieces() > 1
+    assert KernelOperator(sampling, lists, SHAPES["exp(-z)"], 1.0).connected_pieces() == 1
 
 
 def test_pieces_are_reported():
@@ -199,6 +191,6 @@ def test_block_krylov_in_a_small_invariant_space():
 
 
 def test_indicator_has_no_operator():
-    sampling = sample_neighborhoods(SHIFTED, 5, "mean", "auto")
+    sampling, lists = sample_neighborhoods(SHIFTED, 5, "mean", "auto")
     with pytest.raises(ValueError, match="need an exponential shape, got 'indicator'"):
-        KernelOperator(sampling, SHAPES["indicator"], 1.0)
+        KernelOperator(sampling, lists, SHAPES["indicator"], 1.0)
