@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from .._arrays import as_array, as_tensor, flatten, like
 from ..exceptions import MedialAxisWarning
 from ._validation import choice, positive
+from .adaptive import AdaptiveTangents
 from .exterior import ExteriorCalculus
 from .fitting import DiffusionFit
 from .medial import near_medial_axis
@@ -61,7 +62,7 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
         above 0.2, at most 15 in one dimension and 60 in two.
     far : {"shift", "plain", "knn"}, default="shift"
         Behaviour away from the samples, see :class:`~manifoldkit.geometry.NystromRow`.
-    tangent_method : {"sec", "pca", "smoothed"}, default="sec"
+    tangent_method : {"auto", "sec", "pca", "smoothed"}, default="auto"
         Default of `tangent_basis`.
     n_tangent_neighbors : int, optional
         Neighbours of the local methods "pca" and "smoothed". Default: ``max(2 k, 3 d)``.
@@ -139,7 +140,7 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
         units: str = "physical",
         n_projection_components: int | None = None,
         far: str = "shift",
-        tangent_method: str = "sec",
+        tangent_method: str = "auto",
         n_tangent_neighbors: int | None = None,
         neighbors: Any = "auto",
         eigen_solver: Any = "auto",
@@ -324,10 +325,12 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
         ----------
         Y : array or Tensor (B, *shape)
             Project points first that are not near the manifold.
-        method : {"sec", "pca", "smoothed"}, optional
-            Default: `tangent_method`. "sec": smooth vector fields, stable under noise. "pca": principal
-            directions of the nearest samples, the most accurate on clean data. "smoothed": those of the samples'
-            projections under the Nystrom weights, for many dimensions.
+        method : {"auto", "sec", "pca", "smoothed"}, optional
+            Default: `tangent_method`. "auto": local fits of first or second degree, whose neighbourhoods follow the
+            noise, the curvature and the edges (:class:`~manifoldkit.geometry.adaptive.AdaptiveTangents`); above 12
+            dimensions, or with a few dozen samples, it is "pca". "sec": smooth vector fields. "pca": principal
+            directions of `n_tangent_neighbors` samples. "smoothed": those of the samples' projections under the
+            Nystrom weights, for many dimensions.
         return_singular_values : bool, default=False
             Also return how clearly each direction is tangent.
 
@@ -364,6 +367,14 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
     def _tangent_neighbors(self) -> int:
         wanted = self.n_tangent_neighbors or max(2 * self.n_neighbors_, 3 * self.tangent_dimension_)
         return min(len(self._sampling.points), max(wanted, self.tangent_dimension_ + 1))
+
+    @property
+    def _adaptive(self) -> AdaptiveTangents:
+        """The local fits behind ``tangent_basis(method="auto")``, chosen when first asked for."""
+        if self._local_fits is None:
+            sampling = self._sampling
+            self._local_fits = AdaptiveTangents(sampling.points, self.tangent_dimension_, sampling.search)
+        return self._local_fits
 
     @property
     def _smoothed_points(self) -> tuple[torch.Tensor, torch.Tensor]:

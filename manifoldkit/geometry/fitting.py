@@ -25,6 +25,7 @@ from .support import connected_pieces, kernel_matrix
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from .adaptive import AdaptiveTangents
     from .exterior import ExteriorCalculus
 
 __all__ = ["DiffusionFit"]
@@ -115,6 +116,7 @@ class DiffusionFit:
         self._x_coefficients = self._coefficients(sampling.points, self.n_projection_components_)
         self._x_modes = self._modes(sampling.points, self.n_projection_components_)
         self._exterior: ExteriorCalculus | None = None
+        self._local_fits: AdaptiveTangents | None = None
         self._smoothed: tuple[torch.Tensor, torch.Tensor] | None = None
         self._rows: dict[str, NystromRow] = {}
         self._map = row

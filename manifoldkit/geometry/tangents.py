@@ -1,4 +1,4 @@
-"""Tangent spaces at points of a learned manifold, by smooth vector fields or by local principal components."""
+"""Tangent spaces at points of a learned manifold: by adaptive local fits, by smooth vector fields, by components."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ if TYPE_CHECKING:
 
 __all__ = ["TANGENT_METHODS", "leading_directions", "tangent_basis"]
 
-TANGENT_METHODS = ("sec", "pca", "smoothed")
+TANGENT_METHODS = ("auto", "sec", "pca", "smoothed")
 
 #: Ratio of the d-th to the first singular value below which directions do not span. Fields are of unit mean
 #: length, so that a tenth tells; neighbours lie in an ellipsoid whose short axes are directions all the same.
-DEGENERATE = {"sec": 0.1, "pca": 1e-8, "smoothed": 1e-8}
+DEGENERATE = {"auto": 1e-6, "sec": 0.1, "pca": 1e-8, "smoothed": 1e-8}
+ADVICE = {
+    "auto": "the samples around have no more directions",
+    "sec": "more fields or components may help, or near edges method='pca'",
+    "pca": "ask for more n_tangent_neighbors",
+    "smoothed": "ask for more n_tangent_neighbors",
+}
 
 
 def leading_directions(vectors: Tensor, dimension: int) -> tuple[Tensor, Tensor]:
@@ -56,11 +62,27 @@ def tangent_basis(manifold: DiffusionManifold, flat: Tensor, method: str) -> tup
             DegenerateTangentWarning,
             stacklevel=3,
         )
+    if method == "auto" and not manifold._adaptive.candidates:
+        method = "pca"  # too few samples, or too many dimensions, for a fit that can be checked
+    basis, singular = manifold._adaptive.frames(flat) if method == "auto" else _spans(manifold, flat, method)
+    spanning = (singular[:, 0] > 0) & (singular[:, -1] > DEGENERATE[method] * singular[:, 0])
+    if (degenerate := int((~spanning).sum())) > 0:
+        warnings.warn(
+            f"method {method!r} does not span {d} tangent directions at {degenerate} of {len(flat)} points: "
+            f"{ADVICE[method]}, or ask for a lower dimension",
+            DegenerateTangentWarning,
+            stacklevel=3,
+        )
+    return basis, singular
+
+
+def _spans(manifold: DiffusionManifold, flat: Tensor, method: str) -> tuple[Tensor, Tensor]:
+    """Leading directions of the vectors that a method finds at `flat` (B, D)."""
+    d = manifold.tangent_dimension_
     directions = {"sec": _field_directions, "pca": _neighbor_directions, "smoothed": _smoothed_directions}[method]
     # Smoothed points lie in the span of few modes: their directions are found there, and carried to D dimensions.
     frame = manifold._smoothed_points[1].to(flat) if method == "smoothed" else None
     basis, singular = flat.new_empty(len(flat), flat.shape[1], d), flat.new_empty(len(flat), d)
-    degenerate = 0
     n_vectors = max(manifold._tangent_neighbors, 3 * d + 2)
     for part in chunks(len(flat), 24 * n_vectors * flat.shape[1]):
         vectors = directions(manifold, flat[part])
@@ -72,20 +94,6 @@ def tangent_basis(manifold: DiffusionManifold, flat: Tensor, method: str) -> tup
         found, values = leading_directions(vectors, d)
         singular[part] = values[:, :d]
         basis[part] = found if frame is None else frame @ found
-        spanning = (values[:, 0] > 0) & (values[:, d - 1] > DEGENERATE[method] * values[:, 0])
-        degenerate += int((~spanning).sum())
-    if degenerate:
-        advice = (
-            "more fields or components may help, or near edges method='pca'"
-            if method == "sec"
-            else "ask for more n_tangent_neighbors"
-        )
-        warnings.warn(
-            f"method {method!r} does not span {d} tangent directions at {degenerate} of {len(flat)} points: "
-            f"{advice}, or ask for a lower dimension",
-            DegenerateTangentWarning,
-            stacklevel=3,
-        )
     return basis, singular
 
 
