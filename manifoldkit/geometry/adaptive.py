@@ -28,8 +28,9 @@ from .neighbors import Floats, NeighborSearch, neighbor_search
 __all__ = ["AdaptiveTangents"]
 
 #: Numbers of neighbours that are tried, in steps of the square root of 2. More are not sought among all samples but,
-#: at a quarter of the cost, among a quarter of them.
+#: at a quarter of the cost, among a quarter of them. Above 4 dimensions all are doubled.
 COUNTS = (10, 14, 20, 28, 40, 57, 80, 113, 160, 226, 320)
+FEW_DIMENSIONS = 4
 #: Samples that a thinned set must hold, and by how many the thinning goes.
 LEAST_SAMPLES, THINNING = 1000, 4
 #: No neighbourhood is more than this share of the samples.
@@ -38,10 +39,9 @@ LARGEST_SHARE = 1 / 3
 OVERSAMPLING = 1.5
 #: Most coefficients of a fit.
 MOST_COEFFICIENTS = 100
-#: Places where scales are compared, and over how many of the nearest the expected errors are averaged.
-N_ANCHORS, N_AVERAGED = 1024, 16
-#: Most memory for the frames of one candidate at all anchors.
-FRAME_BYTES = 64 * 2**20
+#: Places where scales are compared, at most and, in many dimensions, at most this number of coefficients and
+#: coordinates in all; and over how many of the nearest the expected errors are averaged.
+N_ANCHORS, WORK, N_AVERAGED = 1024, 200_000, 16
 #: Deviation from a smaller scale, in units of the error expected there, that is no sign of bias.
 TOLERANCE = 4.0
 #: Larger scales are tried while this share of the anchors wants the largest so far.
@@ -112,9 +112,11 @@ class AdaptiveTangents:
     def __init__(self, points: Floats, dimension: int, search: NeighborSearch) -> None:
         self.dimension = dimension
         order = np.random.default_rng(0).permutation(len(points))  # fixed: answers repeat
-        self.anchors = points[order[: max(1, min(N_ANCHORS, FRAME_BYTES // (8 * points.shape[1] * dimension)))]]
+        n_anchors = min(N_ANCHORS, WORK // (points.shape[1] + MOST_COEFFICIENTS))
+        self.anchors = points[order[:n_anchors]]
+        n_averaged = min(N_AVERAGED, -(-len(self.anchors) // N_AVERAGED))
         self._tree = cKDTree(self.anchors)
-        self._near = self._tree.query(self.anchors, k=np.arange(1, min(N_AVERAGED, len(self.anchors)) + 1))[1]
+        self._near = self._tree.query(self.anchors, k=np.arange(1, n_averaged + 1))[1]
         self._levels: list[_Level] = []
         self.candidates: list[tuple[int, int, int]] = []
         risks: list[Tensor] = []
@@ -123,8 +125,9 @@ class AdaptiveTangents:
         while not self._levels or size >= LEAST_SAMPLES:
             first = not self._levels
             subset = points if first else points[order[:size]]
-            least = 0 if first else COUNTS[-1] / THINNING
-            counts = [k for k in COUNTS if least < k <= LARGEST_SHARE * size and self._degrees(k)]
+            tried = [k * (2 if dimension > FEW_DIMENSIONS else 1) for k in COUNTS]
+            least = 0 if first else tried[-1] / THINNING
+            counts = [k for k in tried if least < k <= LARGEST_SHARE * size and self._degrees(k)]
             self._levels.append(_Level(subset, search if first else neighbor_search(subset), counts))
             if not counts:
                 break
@@ -137,10 +140,11 @@ class AdaptiveTangents:
         if risks:
             self.expected_error = torch.stack(risks).amin(dim=0).sqrt().numpy()
 
-    def _degrees(self, count: int) -> list[int]:
-        """Degrees that `count` neighbours can be fitted with, and checked by one degree more."""
-        finer = {degree: n_monomials(self.dimension, degree + 1) for degree in (1, 2)}
-        return [degree for degree, p in finer.items() if OVERSAMPLING * p <= count and p <= MOST_COEFFICIENTS]
+    def _degrees(self, count: int) -> dict[int, int]:
+        """Degrees that `count` neighbours can be fitted with, each with the finest one that it can be held against."""
+        sizes = {degree: n_monomials(self.dimension, degree) for degree in (2, 3)}
+        possible = [degree for degree, p in sizes.items() if OVERSAMPLING * p <= count and p <= MOST_COEFFICIENTS]
+        return {finer - 1: max(possible) for finer in possible}
 
     def _risks(self, witnesses: list[_Witness], stride: float) -> list[Tensor]:
         """Expected squared errors (A,) of the last level's candidates, which are added to `candidates`."""
@@ -153,11 +157,11 @@ class AdaptiveTangents:
             for (count, degree), fits in found.items():
                 near = offsets[:, :count]
                 frame = local_frame(near, self.dimension, degree)[0]
-                fits.append((frame, *assess_fit(near, frame, degree)))
+                fits.append((frame, *assess_fit(near, frame, degree, self._degrees(count)[degree])))
         most = self.dimension * (1 - self.dimension / self.anchors.shape[1])  # of directions at random
         for (count, degree), fits in found.items():
             frame, variance, bias = (torch.cat(parts) for parts in zip(*fits, strict=True))
-            variance, excess = self._average(variance.clamp_max(most)), self._average(bias).clamp_min(0)
+            variance, excess = self._average(variance.clamp_max(most)), self._average(bias).amax(dim=1).clamp_min(0)
             for witness in witnesses:
                 if 2 * witness.reach <= 1.01 * stride * count:  # steps are rounded
                     overlap = (frame.mT @ witness.frame).square().sum((1, 2))

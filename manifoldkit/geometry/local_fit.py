@@ -60,51 +60,72 @@ def local_frame(offsets: Tensor, dimension: int, degree: int) -> tuple[Tensor, T
     [[0.99, 0.12], [1.0, 0.0]]
     """
     frame = _principal_frame(offsets, dimension)
-    scaled, weights, width = _unit_ball(offsets)
+    weights, width = _weights(offsets)
     for _ in range(ITERATIONS):
-        _, solver = _least_squares(scaled, frame, weights, degree)
-        frame = torch.linalg.qr((solver[:, 1 : 1 + dimension] @ scaled).mT).Q
-    squares, turn = torch.linalg.eigh(_covariance(scaled @ frame, weights))
-    spread = width * (squares.flip(1).clamp_min(0) * offsets.shape[1]).sqrt()
+        design = monomials(offsets @ frame / width, degree)
+        slopes = _coefficients(design, weights, offsets)[:, 1 : 1 + dimension]
+        frame = torch.linalg.qr(slopes.mT).Q
+    squares, turn = torch.linalg.eigh(_covariance(offsets @ frame, weights))
+    spread = (squares.flip(1).clamp_min(0) * offsets.shape[1]).sqrt()
     return frame @ turn.flip(2), spread
 
 
-def assess_fit(offsets: Tensor, frame: Tensor, degree: int) -> tuple[Tensor, Tensor]:
+def assess_fit(offsets: Tensor, frame: Tensor, degree: int, finest: int) -> tuple[Tensor, Tensor]:
     r"""Expected squared error of `local_frame`, as variance and squared bias.
 
     The error is the sum of the squared sines of the principal angles. With L the linear map from the neighbours to the
-    slopes, noise of variance :math:`\sigma^2` (of the residuals) gives :math:`\sigma^2 |L|^2`. The bias is what one
-    more degree changes, :math:`|J' - T|^2 - \sigma^2 |L' - L|^2`; its expectation vanishes where the polynomial is
-    right, so that it may be negative: average it over neighbouring points before use. Both grow by
-    :math:`(1 - r)^{-2}`, where r, the noise over the spread along the least tangent direction, is the factor by which
-    one iteration contracts an error: noise in t hides a share r of it.
+    slopes, noise of variance :math:`\sigma^2` (of the residuals) gives :math:`\sigma^2 |L|^2`. The bias is what more
+    degrees change, :math:`|J' - T|^2 - 2 \sigma'^2 |L' - L|^2`: less its expectation where the polynomial is right, and
+    as much again, which is about its standard deviation. It may be negative: average it over neighbouring points before
+    use. Both grow by :math:`(1 - r)^{-2}`, where r, the noise over the spread along the least tangent direction, is
+    the factor by which one iteration contracts an error: noise in t hides a share r of it.
 
     Parameters
     ----------
     offsets : Tensor (B, k, D)
-        k greater than `n_monomials` for ``degree + 1``.
+        k greater than `n_monomials` of degree `finest`.
     frame : Tensor (B, D, d)
     degree : int
+    finest : int
+        The fit is held against those of the degrees ``degree + 1`` to `finest`.
 
     Returns
     -------
-    variance, squared_bias : Tensor (B,)
+    variance : Tensor (B,)
+    squared_bias : Tensor (B, finest - degree)
+        As seen by each of the finer degrees.
     """
     d, codimension = frame.shape[2], max(1, offsets.shape[2] - frame.shape[2])
-    scaled, weights, _ = _unit_ball(offsets)
-    (design, solver), (finer_design, finer_solver) = (
-        _least_squares(scaled, frame, weights, order) for order in (degree, degree + 1)
+    weights, width = _weights(offsets)
+    along = offsets @ frame
+    design = monomials(along / width, finest)
+    weighted = (design * weights[:, :, None]).mT
+    moments = weighted @ offsets
+    total = (weights * offsets.square().sum(dim=2)).sum(dim=1)
+    (noise, slopes, _), *finer = (
+        _fit(design[:, :, :p], weighted[:, :p], moments[:, :p], total, weights, d)
+        for p in (n_monomials(d, order) for order in range(degree, finest + 1))
     )
-    noise = _residual_variance(scaled, design, solver, weights)
-    finer_noise = _residual_variance(scaled, finer_design, finer_solver, weights)
-    slopes, finer_slopes = solver[:, 1 : 1 + d], finer_solver[:, 1 : 1 + d]
-    change = finer_slopes @ scaled
-    change = change - (change @ frame) @ frame.mT
-    bias = change.square().sum((1, 2)) - finer_noise * (finer_slopes - slopes).square().sum((1, 2))
-    least = torch.linalg.eigvalsh(_covariance(scaled @ frame, weights))[:, 0]
+    scale = width[:, 0, 0].square()
+    seen = []
+    for finer_noise, finer_slopes, steeper in finer:
+        change = steeper / width
+        change = change - (change @ frame) @ frame.mT
+        doubt = finer_noise * (finer_slopes - slopes).square().sum((1, 2)) / scale
+        seen.append(change.square().sum((1, 2)) - 2 * doubt)
+    least = torch.linalg.eigvalsh(_covariance(along, weights))[:, 0]
     contraction = (noise / codimension / least.clamp_min(torch.finfo(noise.dtype).tiny)).clamp_max(LEAST_TRUST)
     growth = (1 - contraction) ** -2
-    return growth * noise * slopes.square().sum((1, 2)), growth * bias
+    return growth * noise * slopes.square().sum((1, 2)) / scale, growth[:, None] * torch.stack(seen, dim=1)
+
+
+def monomials(t: Tensor, degree: int) -> Tensor:
+    """Monomials (B, k, p) of degree 0, 1, ..., `degree` in t (B, k, d)."""
+    columns = [torch.ones_like(t[:, :, :1]), t]
+    for order in range(2, degree + 1):
+        factors = torch.combinations(torch.arange(t.shape[2], device=t.device), order, with_replacement=True)
+        columns.append(t[:, :, factors].prod(dim=3))
+    return torch.cat(columns, dim=2)
 
 
 def _principal_frame(offsets: Tensor, dimension: int) -> Tensor:
@@ -118,12 +139,12 @@ def _principal_frame(offsets: Tensor, dimension: int) -> Tensor:
     return torch.linalg.qr(centred.mT @ leading).Q
 
 
-def _unit_ball(offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Offsets in units of the longest, their Epanechnikov weights (B, k) of sum 1, and the longest length (B, 1)."""
+def _weights(offsets: Tensor) -> tuple[Tensor, Tensor]:
+    """Epanechnikov weights (B, k) with sum 1, and the distance (B, 1, 1) of the farthest neighbour."""
     distances = torch.linalg.vector_norm(offsets, dim=2)
     width = distances.amax(dim=1, keepdim=True)
     weights = (1 - (distances / width).square()).clamp_min(LEAST_WEIGHT)
-    return offsets / width[:, :, None], weights / weights.sum(dim=1, keepdim=True), width
+    return weights / weights.sum(dim=1, keepdim=True), width[:, :, None]
 
 
 def _covariance(along: Tensor, weights: Tensor) -> Tensor:
@@ -132,26 +153,29 @@ def _covariance(along: Tensor, weights: Tensor) -> Tensor:
     return (weights[:, :, None] * centred).mT @ centred
 
 
-def _least_squares(offsets: Tensor, frame: Tensor, weights: Tensor, degree: int) -> tuple[Tensor, Tensor]:
-    """Monomials (B, k, p) of the coordinates along the frame, and the map (B, p, k) from values to coefficients."""
-    design = _monomials(offsets @ frame, degree)
+def _coefficients(design: Tensor, weights: Tensor, offsets: Tensor) -> Tensor:
+    """Coefficients (B, p, D) of the weighted least squares fit of offsets (B, k, D) by columns (B, k, p)."""
     weighted = (design * weights[:, :, None]).mT
+    return torch.linalg.solve(_normal(weighted, design), weighted @ offsets)
+
+
+def _normal(weighted: Tensor, design: Tensor) -> Tensor:
     normal = weighted @ design
     normal.diagonal(dim1=1, dim2=2).add_(RIDGE)
-    return design, torch.linalg.solve(normal, weighted)
+    return normal
 
 
-def _monomials(t: Tensor, degree: int) -> Tensor:
-    """Monomials (B, k, p) of degree 0, 1, ..., `degree` in t (B, k, d)."""
-    columns = [torch.ones_like(t[:, :, :1]), t]
-    for order in range(2, degree + 1):
-        factors = torch.combinations(torch.arange(t.shape[2], device=t.device), order, with_replacement=True)
-        columns.append(t[:, :, factors].prod(dim=3))
-    return torch.cat(columns, dim=2)
+def _fit(
+    design: Tensor, weighted: Tensor, moments: Tensor, total: Tensor, weights: Tensor, d: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Residual variance (B,), map (B, d, k) from values to slopes, and slopes (B, d, D), of a least squares fit.
 
-
-def _residual_variance(offsets: Tensor, design: Tensor, solver: Tensor, weights: Tensor) -> Tensor:
-    """Variance (B,) of the residuals, summed over coordinates, less the degrees of freedom of the fit."""
-    residual = (offsets - design @ (solver @ offsets)).square().sum(dim=2)
+    The variance is summed over coordinates, and the degrees of freedom of the fit are taken off. Residuals are found
+    from moments: the fit's largest arrays, (B, k, D), need not be formed.
+    """
+    solved = torch.linalg.solve(_normal(weighted, design), torch.cat([weighted, moments], dim=2))
+    solver, coefficients = solved.split([design.shape[1], moments.shape[2]], dim=2)
+    explained = (moments * coefficients).sum((1, 2)) + RIDGE * coefficients.square().sum((1, 2))
     leverage = (design * solver.mT).sum(dim=2)
-    return (weights * residual).sum(dim=1) / (weights * (1 - leverage)).sum(dim=1)
+    noise = (total - explained).clamp_min(0) / (weights * (1 - leverage)).sum(dim=1)
+    return noise, solver[:, 1 : 1 + d], coefficients[:, 1 : 1 + d]
