@@ -27,12 +27,14 @@ from .neighbors import Floats, NeighborSearch, neighbor_search
 
 __all__ = ["AdaptiveTangents"]
 
-#: Numbers of neighbours that are tried, in steps of the square root of 2. More are not sought among all samples but,
-#: at a quarter of the cost, among a quarter of them. Above 4 dimensions all are doubled.
+#: Numbers of neighbours that are tried, in steps of the square root of 2. Larger neighbourhoods hold as many of the
+#: samples thinned by a half, a quarter, and so on. Above 4 dimensions all numbers are doubled.
 COUNTS = (10, 14, 20, 28, 40, 57, 80, 113, 160, 226, 320)
 FEW_DIMENSIONS = 4
 #: Samples that a thinned set must hold, and by how many the thinning goes.
-LEAST_SAMPLES, THINNING = 1000, 4
+LEAST_SAMPLES, THINNING = 600, 2
+#: How much less thinned the samples of the frames are than those that told the scale.
+FULLER = 2
 #: No neighbourhood is more than this share of the samples.
 LARGEST_SHARE = 1 / 3
 #: Neighbours for each coefficient of the fit one degree higher, which shows the bias.
@@ -112,7 +114,7 @@ class AdaptiveTangents:
     def __init__(self, points: Floats, dimension: int, search: NeighborSearch) -> None:
         self.dimension = dimension
         order = np.random.default_rng(0).permutation(len(points))  # fixed: answers repeat
-        n_anchors = min(N_ANCHORS, WORK // (points.shape[1] + MOST_COEFFICIENTS))
+        n_anchors = max(N_AVERAGED, min(N_ANCHORS, WORK // (points.shape[1] + MOST_COEFFICIENTS)))
         self.anchors = points[order[:n_anchors]]
         n_averaged = min(N_AVERAGED, -(-len(self.anchors) // N_AVERAGED))
         self._tree = cKDTree(self.anchors)
@@ -184,6 +186,9 @@ class AdaptiveTangents:
         for candidate in np.unique(chosen):
             level, count, degree = self.candidates[candidate]
             members = torch.from_numpy(np.flatnonzero(chosen == candidate)).to(flat.device)
+            # Thinned samples told the scale; within it the frame is fitted to up to four times as many.
+            fuller = max(0, level - FULLER)
+            level, count = fuller, count * THINNING ** (level - fuller)
             row = 32 * count * (flat.shape[1] + n_monomials(self.dimension, degree))
             for part in chunks(len(members), row):
                 rows = members[part]

@@ -19,7 +19,7 @@ from torch import Tensor
 __all__ = ["assess_fit", "local_frame", "n_monomials"]
 
 #: Refinements of the frame; each multiplies its error by `contraction`, which is small wherever a fit is of use.
-ITERATIONS = 2
+ITERATIONS = 3
 #: Ridge of the normal equations, for directions that the neighbours do not fill.
 RIDGE = 1e-10
 #: Weight of the farthest neighbour.
