@@ -12,8 +12,8 @@ principal components, with their errors.
 
 **What to learn.** Far from the samples "plain" tends to the *sparsest* sample, "shift" to the *nearest*. One projection
 removes most of the noise. Local principal components need to be told how many neighbours outlast the noise, and are
-level with smooth fields once they know; smooth fields are as good at any number. On clean data use
-``tangent_method="pca"``, which is more accurate there.
+level with smooth fields once they know; smooth fields are as good at any number. The default, ``"auto"``, finds the
+number by itself, place by place, and takes out the curvature (see ``benchmarks/tangents.md``).
 
 Run it alone with ``python demos/plot_circle.py --out out``: it writes ``circle_*.png`` and prints a table.
 """
@@ -169,7 +169,7 @@ for seed in seeds:
 
     for k in (20, 40, 80):
         fit = DiffusionManifold(n_components=21, n_neighbors=k, dimension=1).fit(data)
-        errors.setdefault(("SEC", k), []).append(error_of(fit.tangent_basis(data)))
+        errors.setdefault(("SEC", k), []).append(error_of(fit.tangent_basis(data, "sec")))
     for k in (10, 20, 40, 60, 120):
         fit = DiffusionManifold(n_components=2, n_neighbors=20, dimension=1, n_tangent_neighbors=k).fit(data)
         errors.setdefault(("PCA", k), []).append(error_of(fit.tangent_basis(data, "pca")))
@@ -183,7 +183,7 @@ local = DiffusionManifold(n_components=2, n_neighbors=20, dimension=1, n_tangent
 figure, axes = plt.subplots(1, 3, figsize=(11.5, 4), layout="constrained")
 some = sample.points[::4]
 plot_vectors(some, local.tangent_basis(some, "pca"), ax=axes[0], colors=VERMILLION, length=0.16)
-plot_vectors(some, manifold.tangent_basis(some), ax=axes[1], colors=BLUE, length=0.16)
+plot_vectors(some, manifold.tangent_basis(some, "sec"), ax=axes[1], colors=BLUE, length=0.16)
 axes[0].set_title("Principal components, k = 10")
 axes[1].set_title("Smooth fields (SEC), k = 20")
 curves = {

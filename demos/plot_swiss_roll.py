@@ -112,7 +112,7 @@ def errors_of(basis: np.ndarray) -> np.ndarray:
 bases = {}
 with warnings.catch_warnings():  # at the very edge the fields span a line only, which is what this demo is about
     warnings.simplefilter("ignore", DegenerateTangentWarning)
-    bases["SEC"] = manifold.tangent_basis(sample.points)
+    bases["SEC"] = manifold.tangent_basis(sample.points, "sec")
 for k in (10, 60):
     local = DiffusionManifold(n_components=2, n_neighbors=8, dimension=2, n_tangent_neighbors=k).fit(sample.points)
     bases[f"PCA k={k}"] = local.tangent_basis(sample.points, "pca")

@@ -14,9 +14,11 @@ from sklearn.utils.validation import check_is_fitted
 from .._arrays import as_array, as_tensor, flatten, like
 from ..exceptions import MedialAxisWarning
 from ._validation import choice, positive
+from .adaptive import AdaptiveTangents
 from .exterior import ExteriorCalculus
 from .fitting import DiffusionFit
 from .landing import land
+from .neighbors import neighbor_search
 from .nystrom import FAR_MODES, NystromLayer, NystromRow
 from .tangents import TANGENT_METHODS, neighbor_offsets, tangent_basis
 
@@ -62,7 +64,7 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
         above 0.2, up to the first that carries noise instead of shape.
     far : {"shift", "plain", "knn"}, default="shift"
         Behaviour away from the samples, see :class:`~manifoldkit.geometry.NystromRow`.
-    tangent_method : {"sec", "pca", "smoothed"}, default="sec"
+    tangent_method : {"auto", "sec", "pca", "smoothed"}, default="auto"
         Default of `tangent_basis`.
     n_tangent_neighbors : int, optional
         Neighbours of the local methods "pca" and "smoothed". Default: ``max(2 k, 3 d)``.
@@ -159,7 +161,7 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
         units: str = "physical",
         n_projection_components: int | None = None,
         far: str = "shift",
-        tangent_method: str = "sec",
+        tangent_method: str = "auto",
         n_tangent_neighbors: int | None = None,
         neighbors: Any = "auto",
         eigen_solver: Any = "auto",
@@ -365,10 +367,12 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
         ----------
         Y : array or Tensor (B, *shape)
             Project points first that are not near the manifold.
-        method : {"sec", "pca", "smoothed"}, optional
-            Default: `tangent_method`. "sec": smooth vector fields, stable under noise. "pca": principal
-            directions of the nearest samples, the most accurate on clean data. "smoothed": those of the samples'
-            projections under the Nystrom weights, for many dimensions.
+        method : {"auto", "sec", "pca", "smoothed"}, optional
+            Default: `tangent_method`. "auto": local fits of first or second degree, whose neighbourhoods follow the
+            noise, the curvature and the edges (:class:`~manifoldkit.geometry.adaptive.AdaptiveTangents`); above 12
+            dimensions, or with a few dozen samples, it is "pca". "sec": smooth vector fields. "pca": principal
+            directions of `n_tangent_neighbors` samples. "smoothed": those of the samples' projections under the
+            Nystrom weights, for many dimensions.
         return_singular_values : bool, default=False
             Also return how clearly each direction is tangent.
 
@@ -405,6 +409,18 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
     def _tangent_neighbors(self) -> int:
         wanted = self.n_tangent_neighbors or max(2 * self.n_neighbors_, 3 * self.tangent_dimension_)
         return min(len(self._sampling.points), max(wanted, self.tangent_dimension_ + 1))
+
+    @property
+    def _adaptive(self) -> AdaptiveTangents:
+        """The local fits behind ``tangent_basis(method="auto")``, chosen when first asked for."""
+        if self._local_fits is None:
+            sampling = self._sampling
+            points, search = sampling.points, sampling.search
+            if sampling.images is not None:  # tangent spaces are those of the samples, whatever measures distances
+                points = sampling.images - sampling.frame.center
+                search = neighbor_search(points)
+            self._local_fits = AdaptiveTangents(points, self.tangent_dimension_, search)
+        return self._local_fits
 
     @property
     def _smoothed_points(self) -> tuple[torch.Tensor, torch.Tensor]:

@@ -28,6 +28,7 @@ from .support import connected_pieces, kernel_matrix
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from .adaptive import AdaptiveTangents
     from .exterior import ExteriorCalculus
 
 __all__ = ["DiffusionFit"]
@@ -142,6 +143,7 @@ class DiffusionFit:
         warn_of_spectrum(self, spectrum.markov, LEAST_MARKOV, n_pieces)
         self._x_modes = self._modes(sampling.ambient(), self.n_projection_components_)
         self._exterior: ExteriorCalculus | None = None
+        self._local_fits: AdaptiveTangents | None = None
         self._smoothed: tuple[torch.Tensor, torch.Tensor] | None = None
         self._rows: dict[str, NystromRow] = {}
         self._row_options: dict[str, Any] = {

@@ -48,16 +48,15 @@ def land(manifold: DiffusionManifold, flat: Tensor, far: str | None = None, *, t
     share them.
     """
     far = choice(manifold.far if far is None else far, "far", FAR_MODES)
-    if tangents:
-        prepare_tangents(manifold, manifold.tangent_method)
-    points, ambiguous, *spaces = in_batches(partial(_land, manifold, far, tangents), flat, manifold.n_jobs)
-    if tangents:
-        warn_of_tangents(manifold, manifold.tangent_method, flat.shape[1], spaces[1])
+    method = prepare_tangents(manifold, manifold.tangent_method) if tangents else None
+    points, ambiguous, *spaces = in_batches(partial(_land, manifold, far, method), flat, manifold.n_jobs)
+    if method is not None:
+        warn_of_tangents(manifold, method, flat.shape[1], spaces[1])
     return Landing(points, spaces[0] if tangents else None, ambiguous)
 
 
 @torch.no_grad()
-def _land(manifold: DiffusionManifold, far: str, tangents: bool, flat: Tensor) -> tuple[Tensor, ...]:
+def _land(manifold: DiffusionManifold, far: str, method: str | None, flat: Tensor) -> tuple[Tensor, ...]:
     row = manifold._row(flat.device)
     table, modes = (None if part is None else part.to(flat) for part in manifold._series(manifold._x_modes))
     assert table is not None
@@ -72,7 +71,7 @@ def _land(manifold: DiffusionManifold, far: str, tangents: bool, flat: Tensor) -
             average, nearest = weights.average(table), weights.nearest
         points[part] = average if modes is None else average @ modes
         ambiguous[part] = near_medial_axis(row, x, nearest)
-        if tangents:
+        if method is not None:
             shared = weights if far == manifold.far else None
-            spaces.append(tangent_pieces(manifold, manifold.tangent_method, x, shared))
+            spaces.append(tangent_pieces(manifold, method, x, shared))
     return points, ambiguous, *map(torch.cat, zip(*spaces, strict=True))

@@ -1,4 +1,4 @@
-"""Tangent spaces at points of a learned manifold, by smooth vector fields or by local principal components."""
+"""Tangent spaces at points of a learned manifold: by adaptive local fits, by smooth vector fields, by components."""
 
 from __future__ import annotations
 
@@ -19,11 +19,17 @@ if TYPE_CHECKING:
 
 __all__ = ["TANGENT_METHODS", "leading_directions", "tangent_basis"]
 
-TANGENT_METHODS = ("sec", "pca", "smoothed")
+TANGENT_METHODS = ("auto", "sec", "pca", "smoothed")
 
 #: Ratio of the d-th to the first singular value below which directions do not span. Fields are of unit mean
 #: length, so that a tenth tells; neighbours lie in an ellipsoid whose short axes are directions all the same.
-DEGENERATE = {"sec": 0.1, "pca": 1e-8, "smoothed": 1e-8}
+DEGENERATE = {"auto": 1e-6, "sec": 0.1, "pca": 1e-8, "smoothed": 1e-8}
+ADVICE = {
+    "auto": "the samples around have no more directions",
+    "sec": "more fields or components may help, or near edges method='pca'",
+    "pca": "ask for more n_tangent_neighbors",
+    "smoothed": "ask for more n_tangent_neighbors",
+}
 
 
 def leading_directions(vectors: Tensor, dimension: int) -> tuple[Tensor, Tensor]:
@@ -51,18 +57,22 @@ def leading_directions(vectors: Tensor, dimension: int) -> tuple[Tensor, Tensor]
 
 def tangent_basis(manifold: DiffusionManifold, flat: Tensor, method: str) -> tuple[Tensor, Tensor]:
     """Basis (B, D, d) and singular values (B, d) at `flat` (B, D), see `DiffusionManifold.tangent_basis`."""
-    prepare_tangents(manifold, method)
+    method = prepare_tangents(manifold, method)
     basis, singular = in_batches(partial(tangent_pieces, manifold, method), flat, manifold.n_jobs)
     warn_of_tangents(manifold, method, flat.shape[1], singular)
     return basis, singular
 
 
-def prepare_tangents(manifold: DiffusionManifold, method: str) -> None:
-    """Make what all queries share, so that no worker makes it again."""
+def prepare_tangents(manifold: DiffusionManifold, method: str) -> str:
+    """Make what all queries share, so that no worker makes it again; return the method that is to be used."""
+    if method == "auto":
+        # Too few samples, or too many dimensions, for a fit that can be checked, leave local components.
+        return "auto" if manifold._adaptive.candidates else "pca"
     if method == "sec":
         _ = manifold.exterior
     elif method == "smoothed":
         _ = manifold._smoothed_points
+    return method
 
 
 def warn_of_tangents(manifold: DiffusionManifold, method: str, n_features: int, singular: Tensor) -> None:
@@ -77,14 +87,9 @@ def warn_of_tangents(manifold: DiffusionManifold, method: str, n_features: int, 
         )
     spanning = (singular[:, 0] > 0) & (singular[:, -1] > DEGENERATE[method] * singular[:, 0])
     if degenerate := int((~spanning).sum()):
-        advice = (
-            "more fields or components may help, or near edges method='pca'"
-            if method == "sec"
-            else "ask for more n_tangent_neighbors"
-        )
         warnings.warn(
             f"method {method!r} does not span {d} tangent directions at {degenerate} of {len(singular)} points: "
-            f"{advice}, or ask for a lower dimension",
+            f"{ADVICE[method]}, or ask for a lower dimension",
             DegenerateTangentWarning,
             stacklevel=4,
         )
@@ -97,6 +102,9 @@ def tangent_pieces(
 
     The Nystrom weights at `flat` are computed if they are needed and not passed.
     """
+    if method == "auto":
+        center = torch.from_numpy(manifold._sampling.frame.center).to(flat)
+        return manifold._adaptive.frames(flat - center)
     d = manifold.tangent_dimension_
     directions = {"sec": _field_directions, "pca": _neighbor_directions, "smoothed": _smoothed_directions}[method]
     # Smoothed points lie in the span of few modes: their directions are found there, and carried to D dimensions.

@@ -84,7 +84,7 @@ def test_local_components_on_the_noisy_circle(fig3, principal_angles, k, plane, 
 
 
 def test_sec_is_steadier_than_local_components_and_than_the_spectral_pushforward(fig3, principal_angles):
-    sec, _ = pooled(fig3, lambda m, x: m.tangent_basis(x), principal_angles)
+    sec, _ = pooled(fig3, lambda m, x: m.tangent_basis(x, method="sec"), principal_angles)
     local, _ = pooled(fig3, lambda m, x: pca_basis(m, x, 60), principal_angles)
     assert sec < 0.65 * local
     spectral, _ = pooled(
@@ -198,7 +198,7 @@ def test_at_the_edge_of_the_swiss_roll(roll, principal_angles):
     assert error[edge].mean() < A_FIFTH * 17.3
 
 
-@pytest.mark.parametrize("method", ["sec", "pca", "smoothed"])
+@pytest.mark.parametrize("method", ["auto", "sec", "pca", "smoothed"])
 @pytest.mark.parametrize(
     ("sample", "dimension"),
     [
@@ -218,7 +218,7 @@ def test_bases_are_orthonormal(learn, principal_angles, method, sample, dimensio
     assert principal_angles(basis, sample.tangents).mean() < 20
 
 
-@pytest.mark.parametrize("method", ["pca", "smoothed"])
+@pytest.mark.parametrize("method", ["auto", "pca", "smoothed"])
 def test_bases_in_many_dimensions_are_orthonormal(method):
     """More coordinates than four times the neighbours take another way through the linear algebra."""
     rng = np.random.default_rng(0)
@@ -242,7 +242,7 @@ def test_tangents_rotate_with_the_samples(learn, principal_angles):
     sample = make_torus(600, random_state=0)
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0]
     still, turned = learn(sample.points, 20, 49, 2), learn(sample.points @ turn.T, 20, 49, 2)
-    for method in ("sec", "pca", "smoothed"):
+    for method in ("auto", "sec", "pca", "smoothed"):
         expected = np.einsum("ij,bjk->bik", turn, still.tangent_basis(sample.points, method))
         # sines near zero lose half of the digits to the arc cosine
         assert principal_angles(turned.tangent_basis(sample.points @ turn.T, method), expected).max() < 1e-2
