@@ -79,9 +79,9 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
         from 10,000 samples on in up to three dimensions. A callable takes the symmetric matrix and the number of
         pairs. Whoever solves, each pair must satisfy its equation to 2e-4 of 1 - lambda.
     n_kernel_neighbors : int, optional
-        End the kernel, smoothly, where it has reached about this many neighbours (in all but one place of a hundred):
-        in many dimensions only this keeps the diffusion local. Twice k is a good number. Default: every pair up to
-        `dense_limit` samples, and ``max(64, 2 k)`` neighbours above.
+        End the kernel, smoothly, at about the distance of this neighbour: in many dimensions only this keeps the
+        diffusion local. Good numbers are twice k for curves and surfaces, and 5 to 10 k in many dimensions. Default:
+        every pair up to `dense_limit` samples, and ``max(64, 2 k)`` neighbours above.
     dense_limit : int, default=6000
         Up to this many samples the kernel is a full matrix, unless `n_kernel_neighbors` or `reduction` say otherwise.
     distance_components : int or float, optional
@@ -443,7 +443,8 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
         NystromLayer
             ``layer(x)`` (B, *shape) -> (B, *shape), equal to ``project(x)``; its derivative is exact. A copy: moving,
             casting or loading it leaves the manifold alone. With `n_kernel_neighbors` or ``far="knn"`` it is smooth in
-            pieces only; gradients do not see the jumps between them, so beware of masked gradients.
+            pieces only: a far sample of large bandwidth may be no candidate yet when its weight begins. Gradients do
+            not see the small jumps.
         """
         check_is_fitted(self)
         mode = choice(self.far if far is None else far, "far", FAR_MODES)

@@ -22,11 +22,20 @@ from scipy.integrate import quad
 from ..exceptions import ScaleWarning
 from .neighbors import Floats, Ints
 
-__all__ = ["CUTOFF", "SHAPES", "KernelShape", "bandwidth", "compact_kernel", "dense_distances", "neighbor_deltas"]
+__all__ = [
+    "CUTOFF",
+    "SHAPES",
+    "KernelShape",
+    "bandwidth",
+    "compact_kernel",
+    "dense_distances",
+    "fading",
+    "neighbor_deltas",
+]
 
 #: Pairs with delta^2 / eps^2 above this are not joined: exp(-16) = 1e-7 of the diagonal.
 CUTOFF = 16.0
-#: Share of the neighbour lists that may end inside the support of a compact kernel.
+#: Share of the neighbour lists that may end inside the support of the indicator.
 OUTSIDE = 0.01
 
 
@@ -90,20 +99,6 @@ class KernelShape:
         end = math.sqrt(self.reach or 40 * (self.width or 1.0))
         return float(quad(lambda r: r**power * float(self(np.float64(r * r))), 0, end)[0])
 
-    def fading(self, z: torch.Tensor) -> torch.Tensor:
-        """Logarithm of the factor that ends a compact support."""
-        assert self.reach is not None
-        inside = z < self.reach
-        safe = torch.where(inside, z, 0.0)  # no gradient of an infinite logarithm
-        return torch.where(inside, 2 * torch.log1p(-((safe / self.reach) ** 2)), -math.inf)
-
-    def values(self, z: torch.Tensor) -> torch.Tensor:
-        """Kernel values at `z`, of a compact shape; `z` is overwritten."""
-        assert self.reach is not None
-        assert self.width is not None
-        fade = (z / self.reach).square_().neg_().add_(1).clamp_min_(0).square_()
-        return z.div_(-self.width).exp_().mul_(fade)
-
     def __call__(self, z: Any) -> Any:
         """Kernel values at `z` (numpy)."""
         if self.width is None:
@@ -146,12 +141,16 @@ def dense_distances(points: Floats, rho: Floats) -> Floats:
 
 def compact_kernel(
     distances: Floats, indices: Ints, rho: Floats, eps2: float, shape: KernelShape
-) -> tuple[sp.csr_array, sp.csr_array, KernelShape]:
-    """Kernel of near pairs with a smooth end, from neighbour lists.
+) -> tuple[sp.csr_array, sp.csr_array, Floats, KernelShape]:
+    r"""Kernel of near pairs with a smooth end, from neighbour lists.
 
-    The support of the shape ends where all but one in a hundred lists do, so that a pair which a list had to leave
-    out has no weight, and a weight fades before its pair leaves the list. The lists of the two points of a pair are
-    united, never averaged: averaging would halve pairs that only one of the two knows of.
+    With the length R of each list, its largest distance, the kernel is
+
+    .. math:: h(\delta^2 / \varepsilon^2) (1 - t^2)^2, \qquad t = |x - y|^2 / (R(x) R(y)) < 1.
+
+    A pair nearer than :math:`\sqrt{R(x) R(y)}` stands in one of the two lists at least, so that none is missed, and a
+    weight fades before its pair leaves the lists. Those of the two points are united, never averaged: averaging would
+    halve pairs that only one of the two knows of.
 
     Parameters
     ----------
@@ -162,7 +161,7 @@ def compact_kernel(
     eps2 : float
         Squared global bandwidth.
     shape : KernelShape
-        The indicator keeps its own support.
+        The indicator does not fade.
 
     Returns
     -------
@@ -170,8 +169,10 @@ def compact_kernel(
         Symmetric kernel, int32 indices.
     csr_array (n, n)
         Pattern of the entries that are missing in the point's own list.
+    array (n,)
+        Lengths R of the lists.
     KernelShape
-        The shape with its end.
+        The shape with the end that the median point has.
 
     Warns
     -----
@@ -179,20 +180,25 @@ def compact_kernel(
         If the indicator reaches further than the lists.
     """
     n, length = indices.shape
-    z = np.square(distances, out=distances)
-    z /= eps2 * rho[:, None]
+    ends = distances[:, -1].copy()
+    squared = np.square(distances, out=distances)
+    z = squared / (eps2 * rho[:, None])
     z /= rho[indices]
-    end = float(np.quantile(z[:, -1], OUTSIDE)) if length < n else float(z.max())
-    if shape.width is None and end < 1 and length < n:
+    if shape.width is None and np.quantile(z[:, -1], OUTSIDE) < 1 and length < n:
         warnings.warn(
             f"the indicator reaches further than {length - 1} neighbours and is cut there: pass more "
             "n_kernel_neighbors, or fewer n_neighbors",
             ScaleWarning,
             stacklevel=5,
         )
-    shape = shape.compact(end)
+    values, compact = shape(z), shape.compact(float(np.median(z[:, -1])))
+    if shape.width is not None:
+        squared /= ends[:, None]
+        squared /= ends[indices]
+        values *= fading(squared)
+        values[values < 1e-12] = 0  # a point may be the last neighbour of its own: rounding must not decide
     start = np.arange(0, n * length + 1, length)
-    own = sp.csr_array((shape(z).ravel(), indices.astype(np.int32).ravel(), start), shape=(n, n))
+    own = sp.csr_array((values.ravel(), indices.astype(np.int32).ravel(), start), shape=(n, n))
     own.eliminate_zeros()
     own.sort_indices()
     matrix = sp.csr_array(own.maximum(own.T))
@@ -202,7 +208,16 @@ def compact_kernel(
         pick = sp.csr_array((np.ones(len(short)), (short, short)), shape=(n, n))
         lacking = sp.csr_array(pick @ matrix - pick @ own)
         lacking.eliminate_zeros()
-    return matrix, lacking, shape
+    return matrix, lacking, ends, compact
+
+
+def fading(t: Any) -> Any:
+    """The factor (1 - t^2)^2 that ends a compact kernel, 0 from t = 1 on; `t` (array or Tensor) is overwritten."""
+    t *= t
+    t -= 1
+    t *= t < 0
+    t *= t
+    return t
 
 
 def neighbor_deltas(rho: Floats, distances: Floats, indices: Ints) -> Floats:

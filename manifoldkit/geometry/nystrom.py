@@ -24,7 +24,7 @@ from ..reductions import nearest as nearest_points
 from ..reductions import softmax_average
 from ._gathered import gathered_distances, gathered_products, gathered_sums
 from ._softmax import kernel_softmax
-from .kernels import KernelShape, bandwidth
+from .kernels import KernelShape, bandwidth, fading
 from .matrix_free import BACKENDS
 from .neighbors import NeighborSearch
 from .sampling import Sampling
@@ -95,6 +95,7 @@ class NystromRow(nn.Module):
     points: Tensor
     squares: Tensor
     rho: Tensor
+    ends: Tensor
     log_weights: Tensor
     eps2: Tensor
     floor: Tensor
@@ -125,6 +126,7 @@ class NystromRow(nn.Module):
         self.shape, self.n_far = shape, min(n_far, len(points))
         self.search: NeighborSearch | None = sampling.search  # needed if `gather`, and by KeOps
         self.support, self.gather = support, gather and support is not None
+        self.register_buffer("ends", None if support is None else torch.from_numpy(support.ends))
 
     @property
     def bytes_per_query(self) -> int:
@@ -143,14 +145,14 @@ class NystromRow(nn.Module):
         x = self.coordinates(x)
         if self.gather and self.shape.reach is not None and far == "shift" and not torch.is_grad_enabled():
             return self._measured(x)
-        score, index, mask, nearest = self._scores(x)
-        first = nearest[:, 0]
+        score, index, mask, near = self._scores(x)
+        first = near[:, 0]
         rho, offset = (self.rho, self.log_weights) if index is None else (self.rho[index], self.log_weights[index])
         if far == "plain":
             shift = x.square().sum(dim=1)
         else:
             shift = 2 * (x * self.points[first]).sum(dim=1) - self.squares[first]
-        inverse, scale = 1 / self.bandwidth(x, nearest), 1 / (rho * self.eps2)
+        inverse, scale = 1 / self.bandwidth(x, near[:, : self.n_neighbors + 1]), 1 / (rho * self.eps2)
         if far == "knn":
             ranked = score.detach() if mask is None else score.detach().masked_fill(~mask, torch.inf)
             closest = ranked.topk(min(self.n_far, ranked.shape[1]), dim=1, largest=False, sorted=False).indices
@@ -160,13 +162,20 @@ class NystromRow(nn.Module):
             offset = offset.expand(mask.shape).masked_fill(~mask, -torch.inf)
         if self.shape.width is not None and self.shape.reach is None:
             return Weights(kernel_softmax(score, shift, inverse, scale / self.shape.width, offset), index, first)
-        z = (score + shift[:, None]) * inverse[:, None] * scale
-        z = z - (z if mask is None else z.masked_fill(~mask, torch.inf)).amin(dim=1, keepdim=True)
+        squared = score + shift[:, None]
+        z = squared * inverse[:, None] * scale
         if self.shape.width is None:
-            logits = offset.expand(z.shape).masked_fill(z.detach() > 1, -torch.inf)
+            least = (z if mask is None else z.masked_fill(~mask, torch.inf)).amin(dim=1, keepdim=True)
+            logits = offset.expand(z.shape).masked_fill((z - least).detach() > 1, -torch.inf)
         else:
-            logits = offset - z / self.shape.width + self.shape.fading(z)
-        return Weights(torch.softmax(logits, dim=1), index, first)  # counted from the least z: never an empty row
+            assert self.support is not None
+            end = gathered_distances(x, self.points, near[:, self.support.length - 1 : self.support.length])
+            least = (squared if mask is None else squared.masked_fill(~mask, torch.inf)).amin(dim=1, keepdim=True)
+            t = (squared - least) / (end * self.ends[index])  # counted from the nearest: never an empty row
+            inside = t < 1
+            faded = torch.log1p(-(torch.where(inside, t, 0.0) ** 2))  # no gradient of an infinite logarithm
+            logits = offset - z / self.shape.width + torch.where(inside, 2 * faded, -torch.inf)
+        return Weights(torch.softmax(logits, dim=1), index, first)
 
     def _scores(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor]:
         r"""What ranks the training points: the squared distance less that of `x` from the centre.
@@ -176,7 +185,7 @@ class NystromRow(nn.Module):
         score : Tensor (B, n) or (B, K)
         index, mask : None or Tensor (B, K)
             The candidates, and which of them count.
-        nearest : Tensor (B, k + 1)
+        near : Tensor (B, k + 1) or more
             The nearest training points, the very nearest first.
         """
         k = self.n_neighbors + 1
@@ -192,23 +201,28 @@ class NystromRow(nn.Module):
             near = score.topk(max(k, self.support.length), largest=False).indices
         index, mask = self.support.candidates(near[:, : self.support.length])
         score = self.squares[index] - 2 * gathered_products(x, self.points, index, products)
-        return score, index, mask, near[:, :k]
+        return score, index, mask, near
 
     def _measured(self, x: Tensor) -> Weights:
         """The same weights from the distances that the neighbour engine measured, without derivatives."""
         assert self.search is not None
         assert self.support is not None
+        assert self.shape.width is not None
         length = max(self.n_neighbors + 1, self.support.length)
         found, near = self.search.kneighbors(x.cpu().numpy(), length)
         distances, nearest = torch.from_numpy(found).to(x.device), torch.from_numpy(near).to(x.device)
         rho = bandwidth(distances[:, : self.n_neighbors + 1], self.convention).clamp_min(self.floor)
         index, mask = self.support.candidates(nearest[:, : self.support.length])
+        found_end = distances[:, self.support.length - 1]
         if index.shape[1] > self.support.length:
             extra = gathered_distances(x, self.points, index[:, self.support.length :])
             distances = torch.cat([distances[:, : self.support.length], extra], dim=1)
-        z = distances[:, : index.shape[1]].square()
-        z.sub_(z[:, :1].clone()).mul_((1 / (self.rho * self.eps2))[index]).div_(rho[:, None])
-        values = self.shape.values(z.clamp_min_(0))
+        squared = distances[:, : index.shape[1]].square()
+        squared.sub_(squared[:, :1].clone())
+        values = squared * (-1 / (self.rho * self.eps2 * self.shape.width))[index]
+        values.div_(rho[:, None]).exp_()
+        squared.mul_((1 / self.ends)[index]).div_(found_end[:, None])
+        values.mul_(fading(squared))
         if self.log_weights.any():
             values *= self.log_weights.exp()[index]
         if index.shape[1] > self.support.length:
