@@ -206,7 +206,7 @@ def compact_kernel(
     lacking = sp.csr_array((n, n))
     if len(short):
         pick = sp.csr_array((np.ones(len(short)), (short, short)), shape=(n, n))
-        lacking = sp.csr_array(pick @ matrix - pick @ own)
+        lacking = sp.csr_array((pick @ matrix).astype(bool).astype(np.int8) - (pick @ own).astype(bool).astype(np.int8))
         lacking.eliminate_zeros()
     return matrix, lacking, ends, compact
 
