@@ -34,7 +34,10 @@ ROUNDING = 1e-10
 #: Sparse kernels of this size and up to this dimension are solved by multilevel LOBPCG, others by ARPACK.
 LOBPCG_SIZE, LOBPCG_DIMENSION = 10_000, 3.5
 #: Dense kernels up to this size are given to LAPACK, which never loses a copy of a degenerate pair.
-LAPACK_SIZE = 4000
+LAPACK_SIZE = 1500
+#: Entries of a normalised kernel below this are nothing beside rounding. Without them ARPACK's products are sparse,
+#: which pays if no more than this share of the entries is left.
+NOTHING, SPARSE_SHARE = 1e-18, 0.4
 
 EigenSolver = Callable[[Any, int], tuple[Any, Any]]
 
@@ -79,7 +82,7 @@ def diffusion_spectrum(
     n_components : int
         Number of eigenpairs, the constant one included.
     solver : {"auto", "lapack", "arpack", "lobpcg"} or callable, default="auto"
-        ``"auto"`` is LAPACK for dense kernels up to n = 4,000, multilevel LOBPCG for sparse ones of 10,000 points and
+        ``"auto"`` is LAPACK for dense kernels up to n = 1,500, multilevel LOBPCG for sparse ones of 10,000 points and
         more in up to three dimensions, :func:`~manifoldkit.geometry.block_krylov.block_krylov` for operators, which
         needs few products, and ARPACK for the others. A callable takes the symmetric matrix and the
         number of pairs and returns the largest eigenvalues and their vectors, in any order.
@@ -162,7 +165,7 @@ def _solve(
     if solver == "arpack":
         start = (random_state or np.random.RandomState(0)).uniform(-1, 1, n)
         with threadpool_limits(1, user_api="blas"):  # BLAS threads only spin around these thin products
-            values, vectors = eigsh(matrix, k=n_components, which="LA", v0=start, tol=0)
+            values, vectors = eigsh(_thinned(matrix), k=n_components, which="LA", v0=start, tol=0)
         return values, vectors
     if solver == "lobpcg":
         if not sp.issparse(matrix):
@@ -170,6 +173,13 @@ def _solve(
         with threadpool_limits(1, user_api="blas"):
             return multilevel_eigenpairs(matrix, null, n_components, order)
     raise ValueError(f"eigen_solver must be 'auto', 'lapack', 'arpack', 'lobpcg' or a callable, got {solver!r}")
+
+
+def _thinned(matrix: Any) -> Any:
+    """A full matrix without what is nothing beside rounding, if that leaves it sparse."""
+    if isinstance(matrix, np.ndarray) and np.count_nonzero(kept := matrix > NOTHING) < SPARSE_SHARE * matrix.size:
+        return sp.csr_array(np.where(kept, matrix, 0.0))
+    return matrix
 
 
 def _make_first_constant(values: Floats, functions: Floats, measure: Floats) -> None:
