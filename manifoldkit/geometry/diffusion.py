@@ -76,7 +76,7 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
         which it knows nothing, find theirs by "auto", and so do samples among which copies had to be merged.
     eigen_solver : {"auto", "lapack", "arpack", "lobpcg"} or callable, default="auto"
         Eigen-solver. "lobpcg", for sparse kernels, works on a hierarchy of aggregates, and is the choice of "auto"
-        from 10,000 samples on in up to three dimensions. A callable takes the symmetric matrix and the number of
+        from 10,000 samples on in few dimensions. A callable takes the symmetric matrix and the number of
         pairs. Whoever solves, each pair must satisfy its equation to 2e-4 of 1 - lambda.
     n_kernel_neighbors : int, optional
         End the kernel, smoothly, at about the distance of this neighbour: in many dimensions only this keeps the

@@ -134,7 +134,6 @@ class DiffusionFit:
             sampling.weights,
             self.n_components,
             solver=self.eigen_solver,
-            dimension=scale.dimension,
             order=None if dense or isinstance(self.neighbors, str) else locality_order(sampling.points),
             random_state=random_state,
         )

@@ -29,12 +29,14 @@ from scipy.sparse.linalg import eigsh
 
 from .neighbors import Floats
 
-__all__ = ["AggregationHierarchy", "block_eigenpairs", "multilevel_eigenpairs"]
+__all__ = ["AggregationHierarchy", "block_eigenpairs", "coarsens", "multilevel_eigenpairs"]
 
 #: Points in an aggregate: on the finest level, where the kernel joins some fifty, and on the others.
 AGGREGATE, AGGREGATE_COARSE = 8, 16
 #: Levels of up to this many aggregates are inverted.
 COARSEST = 500
+#: Neighbours of a point fall into fewer aggregates than this share of their number, if levels are to be sparse.
+WORTHWHILE = 0.5
 #: Damping steps before and after the correction by the coarser level.
 SWEEPS = 2
 #: Share of the mass matrix added to the coarsest operator, whose kernel is the known eigenvector.
@@ -126,12 +128,31 @@ class AggregationHierarchy:
         return _times(self.prolongation, block)
 
 
-def _tentative(null: Floats, size: int, order: Any | None = None) -> tuple[Any, Floats]:
-    """Piecewise prolongation (n, m) with orthonormal columns that reproduces `null`, and `null` on the aggregates."""
-    n = len(null)
+def coarsens(matrix: Any, order: Any | None = None) -> bool:
+    """Whether the neighbours of a point share aggregates, so that coarser levels are sparse and worth their cost.
+
+    In many dimensions nearly every neighbour is in an aggregate of its own.
+    """
+    n = matrix.shape[0]
+    labels = _labels(n, AGGREGATE, order)
+    rows = np.linspace(0, n - 1, min(n, 500)).astype(np.int64)
+    touched = [np.unique(labels[matrix.indices[matrix.indptr[i] : matrix.indptr[i + 1]]]).size for i in rows]
+    entries = (matrix.indptr[rows + 1] - matrix.indptr[rows]).sum()
+    return bool(sum(touched) < WORTHWHILE * entries)
+
+
+def _labels(n: int, size: int, order: Any | None = None) -> Any:
+    """Aggregate of each point: so many that follow each other."""
     labels = np.arange(n) // size
     if order is not None:
         labels[order] = labels.copy()
+    return labels
+
+
+def _tentative(null: Floats, size: int, order: Any | None = None) -> tuple[Any, Floats]:
+    """Piecewise prolongation (n, m) with orthonormal columns that reproduces `null`, and `null` on the aggregates."""
+    n = len(null)
+    labels = _labels(n, size, order)
     coarse = np.sqrt(np.bincount(labels, null**2))
     return sp.csr_array((null / coarse[labels], labels, np.arange(n + 1)), shape=(n, len(coarse))), coarse
 

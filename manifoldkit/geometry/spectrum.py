@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from .block_krylov import block_krylov, fits_in
 from .kernels import KernelShape
 from .matrix_free import rescaled
-from .multilevel import TOLERANCE, multilevel_eigenpairs
+from .multilevel import TOLERANCE, coarsens, multilevel_eigenpairs
 from .neighbors import Floats, Ints
 
 __all__ = ["Spectrum", "diffusion_spectrum", "laplacian_eigenvalues"]
@@ -31,8 +31,8 @@ __all__ = ["Spectrum", "diffusion_spectrum", "laplacian_eigenvalues"]
 RESIDUAL = 2 * TOLERANCE
 #: Residuals that rounding may leave.
 ROUNDING = 1e-10
-#: Sparse kernels of this size and up to this dimension are solved by multilevel LOBPCG, others by ARPACK.
-LOBPCG_SIZE, LOBPCG_DIMENSION = 10_000, 3.5
+#: Sparse kernels of this size that can be coarsened are solved by multilevel LOBPCG, others by ARPACK.
+LOBPCG_SIZE = 10_000
 #: Dense kernels up to this size are given to LAPACK, which never loses a copy of a degenerate pair.
 LAPACK_SIZE = 1500
 #: Entries of a normalised kernel below this are nothing beside rounding. Without them ARPACK's products are sparse,
@@ -67,7 +67,6 @@ def diffusion_spectrum(
     n_components: int,
     *,
     solver: str | EigenSolver = "auto",
-    dimension: float = 0.0,
     order: Ints | None = None,
     random_state: np.random.RandomState | None = None,
 ) -> Spectrum:
@@ -82,12 +81,11 @@ def diffusion_spectrum(
     n_components : int
         Number of eigenpairs, the constant one included.
     solver : {"auto", "lapack", "arpack", "lobpcg"} or callable, default="auto"
-        ``"auto"`` is LAPACK for dense kernels up to n = 1,500, multilevel LOBPCG for sparse ones of 10,000 points and
-        more in up to three dimensions, :func:`~manifoldkit.geometry.block_krylov.block_krylov` for operators, which
-        needs few products, and ARPACK for the others. A callable takes the symmetric matrix and the
-        number of pairs and returns the largest eigenvalues and their vectors, in any order.
-    dimension : float
-        Estimated dimension, for "auto".
+        ``"auto"`` is LAPACK for dense kernels up to n = 1,500; multilevel LOBPCG for sparse ones of 10,000 points and
+        more if near points have common neighbours, as in few dimensions; for operators
+        :func:`~manifoldkit.geometry.block_krylov.block_krylov`, which needs few products; and ARPACK for the others. A
+        callable takes the symmetric matrix and the number of pairs and returns the largest eigenvalues and their
+        vectors, in any order.
     order : array (n,), optional
         Permutation that puts neighbouring points next to each other; default: they are so already.
     random_state : RandomState, optional
@@ -113,7 +111,7 @@ def diffusion_spectrum(
         symmetric *= scale[:, None]
         symmetric *= scale[None, :]
     measure = weights * degree / (weights @ degree)
-    values, vectors = _solve(symmetric, np.sqrt(measure), n_components, solver, dimension, order, random_state)
+    values, vectors = _solve(symmetric, np.sqrt(measure), n_components, solver, order, random_state)
     rank = np.argsort(values)[::-1]
     values, vectors = values[rank], vectors[:, rank]
     residual = np.linalg.norm(symmetric @ vectors - vectors * values, axis=0)
@@ -137,7 +135,6 @@ def _solve(
     null: Floats,
     n_components: int,
     solver: str | EigenSolver,
-    dimension: float,
     order: Ints | None,
     random_state: np.random.RandomState | None,
 ) -> tuple[Floats, Floats]:
@@ -157,7 +154,7 @@ def _solve(
             solver = "lapack"
         else:
             large = sp.issparse(matrix) and n >= max(LOBPCG_SIZE, 50 * n_components)
-            solver = "lobpcg" if large and dimension <= LOBPCG_DIMENSION else "arpack"
+            solver = "lobpcg" if large and coarsens(matrix, order) else "arpack"
     if solver == "lapack":
         dense = matrix if isinstance(matrix, np.ndarray) else matrix @ np.eye(n)
         values, vectors = scipy.linalg.eigh(dense, subset_by_index=[n - n_components, n - 1])
