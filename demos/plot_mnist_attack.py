@@ -85,7 +85,7 @@ def class_manifolds(images: np.ndarray, labels: np.ndarray) -> ManifoldAtlas:
         n_neighbors=10,
         dimension=12,
         n_projection_components=200,
-        n_kernel_neighbors=64,
+        n_kernel_neighbors=128,
         n_tangent_neighbors=64,
         tangent_method="smoothed",
     )
