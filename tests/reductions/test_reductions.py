@@ -8,6 +8,7 @@ to four coordinates and four columns, which is one size to KeOps.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ def inputs(B=7, n=60, D=3, q=2, *, dtype=torch.float64, device="cpu", seed=0):
     return {name: tensor.to(device=device, dtype=dtype) for name, tensor in made.items()}
 
 
-class ReductionTestCase:
+class ReductionTestCase(ABC):
     """What holds for every reduction and every engine."""
 
     backend = "torch"
@@ -48,11 +49,13 @@ class ReductionTestCase:
         if self.device == "cuda" and not torch.cuda.is_available():
             pytest.skip("no CUDA device")
 
+    @abstractmethod
     def compute(self, arguments):
-        raise NotImplementedError
+        """The reduction by the engine under test."""
 
+    @abstractmethod
     def dense(self, arguments):
-        raise NotImplementedError
+        """The formula with all pairs in memory."""
 
     def make(self, **sizes):
         arguments = inputs(device=self.device, **sizes)

@@ -6,6 +6,7 @@ Distances of the neighbours that were found are always recomputed from coordinat
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import partial
 from typing import Any, Protocol
 
@@ -34,7 +35,7 @@ class NeighborSearch(Protocol):
         ...
 
 
-class Engine:
+class Engine(ABC):
     """Base of the engines: `_query` finds the neighbours of new points, `_query_points` those of the training points.
 
     The latter is called when `X` is the very array of training points, which is where time can be saved. Engines
@@ -63,8 +64,9 @@ class Engine:
             return self._query_points(n_neighbors)
         return self._query(np.ascontiguousarray(X, dtype=np.float64), n_neighbors)
 
+    @abstractmethod
     def _query(self, X: Floats, n_neighbors: int) -> tuple[Floats, Ints]:
-        raise NotImplementedError
+        """Distances and indices (B, n_neighbors) of the training points nearest to new points."""
 
     def _query_points(self, n_neighbors: int) -> tuple[Floats, Ints]:
         found: tuple[Floats, Ints] = in_batches(partial(self._query, n_neighbors=n_neighbors), self.points, self.n_jobs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ def neighbor_search(
             neighbors = "tree" if points.shape[1] <= TREE_DIMENSIONS else "brute"
         if neighbors in FAISS_KINDS:
             return FaissNeighbors(points, neighbors, n_jobs=n_jobs)
-        engines = {
+        engines: dict[str, Callable[..., NeighborSearch]] = {
             "tree": TreeNeighbors,
             "brute": BruteNeighbors,
             "pynndescent": PynndescentNeighbors,
