@@ -46,7 +46,7 @@ def job():
     model = trained(images, labels)
     right = model(test).argmax(dim=1) == truth
     prototype = DiffusionManifold(
-        120, 10, dimension=12, n_projection_components=120, n_kernel_neighbors=100, tangent_method="smoothed"
+        120, 10, dimension=12, n_projection_components=120, n_kernel_neighbors=40, tangent_method="smoothed"
     )
     atlas = ManifoldAtlas(prototype).fit(images, labels)
     return model, atlas, test[right], truth[right]
@@ -69,7 +69,7 @@ def test_adversaries_stay_as_near_to_the_manifold_as_real_images(job):
     near = calibration.quantile(attack(images[:60], labels[:60]), labels[:60])
     far = calibration.quantile(FGSM(model, 0.3)(images[:60], labels[:60]), labels[:60])
     assert np.median(near) < 0.8
-    assert np.median(far) > 0.95
+    assert np.median(far) > 0.99
 
 
 @pytest.mark.slow

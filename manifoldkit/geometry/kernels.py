@@ -31,10 +31,13 @@ __all__ = [
     "dense_distances",
     "fading",
     "neighbor_deltas",
+    "reaches",
 ]
 
 #: Pairs with delta^2 / eps^2 above this are not joined: exp(-16) = 1e-7 of the diagonal.
 CUTOFF = 16.0
+#: Neighbours that a kernel with an end keeps at the least.
+COMPANY = 10
 #: Share of the neighbour lists that may end inside the support of the indicator.
 OUTSIDE = 0.01
 
@@ -142,16 +145,19 @@ def dense_distances(points: Floats, rho: Floats) -> Floats:
 
 def compact_kernel(
     distances: Floats, indices: Ints, rho: Floats, eps2: float, shape: KernelShape
-) -> tuple[sp.csr_array, sp.csr_array, Floats, KernelShape]:
+) -> tuple[sp.csr_array, sp.csr_array, Floats, Floats, KernelShape]:
     r"""Kernel of near pairs with a smooth end, from neighbour lists.
 
-    With the length R of each list, its largest distance, the kernel is
+    With the reach R of each point the kernel is
 
-    .. math:: h(\delta^2 / \varepsilon^2) (1 - t^2)^2, \qquad t = |x - y|^2 / (R(x) R(y)) < 1.
+    .. math:: h(\delta^2 / \varepsilon^2) (1 - t^2)^2, \qquad t = |x - y|^2 / (R(x) R(y)) < 1,
 
-    A pair nearer than :math:`\sqrt{R(x) R(y)}` stands in one of the two lists at least, so that none is missed, and a
-    weight fades before its pair leaves the lists. Those of the two points are united, never averaged: averaging would
-    halve pairs that only one of the two knows of.
+    and R is the length r of the list, its largest distance. A pair nearer than :math:`\sqrt{r(x) r(y)}` stands in one
+    of the two lists at least, so that none is missed, and a weight fades before its pair leaves the lists. Those of the
+    two points are united, never averaged: averaging would halve pairs that only one of the two knows of.
+
+    A lonely point stands in nobody's list. There R is longer, so that ten of its neighbours at the least are joined to
+    it, with t below 1/2 (see `reaches`).
 
     Parameters
     ----------
@@ -171,7 +177,9 @@ def compact_kernel(
     csr_array (n, n)
         Pattern of the entries that are missing in the point's own list.
     array (n,)
-        Lengths R of the lists.
+        Lengths r of the lists.
+    array (n,)
+        Reaches R.
     KernelShape
         The shape with the end that the median point has.
 
@@ -183,6 +191,7 @@ def compact_kernel(
     n, length = indices.shape
     ends = distances[:, -1].copy()
     squared = np.square(distances, out=distances)
+    far = reaches(torch.from_numpy(squared / ends[indices]), torch.from_numpy(ends)).numpy()
     z = squared / (eps2 * rho[:, None])
     z /= rho[indices]
     if shape.width is None and np.quantile(z[:, -1], OUTSIDE) < 1 and length < n:
@@ -194,8 +203,8 @@ def compact_kernel(
         )
     values, compact = shape(z), shape.compact(float(np.median(z[:, -1])))
     if shape.width is not None:
-        squared /= ends[:, None]
-        squared /= ends[indices]
+        squared /= far[:, None]
+        squared /= far[indices]
         values *= fading(squared)
         values[values < 1e-12] = 0  # a point may be the last neighbour of its own: rounding must not decide
     start = np.arange(0, n * length + 1, length)
@@ -209,7 +218,19 @@ def compact_kernel(
         pick = sp.csr_array((np.ones(len(short)), (short, short)), shape=(n, n))
         lacking = sp.csr_array((pick @ matrix).astype(bool).astype(np.int8) - (pick @ own).astype(bool).astype(np.int8))
         lacking.eliminate_zeros()
-    return matrix, lacking, ends, compact
+    return matrix, lacking, ends, far, compact
+
+
+def reaches(
+    ratios: torch.Tensor,  # (B, K)
+    ends: torch.Tensor,  # (B,)
+) -> torch.Tensor:
+    """Reach R (B,) of a compact kernel at points with lists of length r(x) = `ends`.
+
+    `ratios` are :math:`|x - y|^2 / r(y)` of their neighbours, of which the eleventh smallest sets a lower bound.
+    """
+    rank = min(COMPANY + 1, ratios.shape[1])  # a point is its own neighbour
+    return torch.maximum(ends, 2 * ratios.kthvalue(rank, dim=1).values)
 
 
 def fading(t: Any) -> Any:

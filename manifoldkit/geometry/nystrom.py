@@ -24,7 +24,7 @@ from ..reductions import nearest as nearest_points
 from ..reductions import softmax_average
 from ._gathered import gathered_distances, gathered_products, gathered_sums
 from ._softmax import kernel_softmax
-from .kernels import KernelShape, bandwidth, fading
+from .kernels import KernelShape, bandwidth, fading, reaches
 from .matrix_free import BACKENDS
 from .neighbors import NeighborSearch
 from .sampling import Sampling
@@ -96,6 +96,7 @@ class NystromRow(nn.Module):
     squares: Tensor
     rho: Tensor
     ends: Tensor
+    far: Tensor
     log_weights: Tensor
     eps2: Tensor
     floor: Tensor
@@ -127,6 +128,7 @@ class NystromRow(nn.Module):
         self.search: NeighborSearch | None = sampling.search  # needed if `gather`, and by KeOps
         self.support, self.gather = support, gather and support is not None
         self.register_buffer("ends", None if support is None else torch.from_numpy(support.ends))
+        self.register_buffer("far", None if support is None else torch.from_numpy(support.far))
 
     @property
     def bytes_per_query(self) -> int:
@@ -169,9 +171,11 @@ class NystromRow(nn.Module):
             logits = offset.expand(z.shape).masked_fill((z - least).detach() > 1, -torch.inf)
         else:
             assert self.support is not None
-            end = gathered_distances(x, self.points, near[:, self.support.length - 1 : self.support.length])
+            own = near[:, : self.support.length]
+            distances = gathered_distances(x, self.points, own)
+            reach = reaches(distances.square() / self.ends[own], distances[:, -1])
             least = (squared if mask is None else squared.masked_fill(~mask, torch.inf)).amin(dim=1, keepdim=True)
-            t = (squared - least) / (end * self.ends[index])  # counted from the nearest: never an empty row
+            t = (squared - least) / (reach[:, None] * self.far[index])  # counted from the nearest: never an empty row
             inside = t < 1
             faded = torch.log1p(-(torch.where(inside, t, 0.0) ** 2))  # no gradient of an infinite logarithm
             logits = offset - z / self.shape.width + torch.where(inside, 2 * faded, -torch.inf)
@@ -213,7 +217,8 @@ class NystromRow(nn.Module):
         distances, nearest = torch.from_numpy(found).to(x.device), torch.from_numpy(near).to(x.device)
         rho = bandwidth(distances[:, : self.n_neighbors + 1], self.convention).clamp_min(self.floor)
         index, mask = self.support.candidates(nearest[:, : self.support.length])
-        found_end = distances[:, self.support.length - 1]
+        own = distances[:, : self.support.length].square() / self.ends[nearest[:, : self.support.length]]
+        reach = reaches(own, distances[:, self.support.length - 1])
         if index.shape[1] > self.support.length:
             extra = gathered_distances(x, self.points, index[:, self.support.length :])
             distances = torch.cat([distances[:, : self.support.length], extra], dim=1)
@@ -221,7 +226,7 @@ class NystromRow(nn.Module):
         squared.sub_(squared[:, :1].clone())
         values = squared * (-1 / (self.rho * self.eps2 * self.shape.width))[index]
         values.div_(rho[:, None]).exp_()
-        squared.mul_((1 / self.ends)[index]).div_(found_end[:, None])
+        squared.mul_((1 / self.far)[index]).div_(reach[:, None])
         values.mul_(fading(squared))
         if self.log_weights.any():
             values *= self.log_weights.exp()[index]

@@ -43,9 +43,9 @@ def kernel_matrix(
         matrix /= eps2
         return shape(matrix), None, shape
     length = lists.indices.shape[1]
-    sparse, lacking, ends, shape = compact_kernel(lists.distances, lists.indices, sampling.rho, eps2, shape)
+    sparse, lacking, ends, far, shape = compact_kernel(lists.distances, lists.indices, sampling.rho, eps2, shape)
     logger.info("sparse kernel: %d entries a row, neighbour lists of %d", sparse.nnz // len(sampling.points), length)
-    return sparse, SparseSupport(length, lacking, ends), shape
+    return sparse, SparseSupport(length, lacking, ends, far), shape
 
 
 def connected_pieces(kernel: Any) -> int:
@@ -78,12 +78,12 @@ class SparseSupport:
         Length of the neighbour lists from which the kernel was made.
     lacking : csr_array (n, n)
         Pattern of the kernel entries that the row's own neighbour list lacks.
-    ends : array (n,)
-        Lengths of the lists, at which the kernel ends.
+    ends, far : arrays (n,)
+        Lengths of the lists, and the reaches at which the kernel ends.
     """
 
-    def __init__(self, length: int, lacking: Any, ends: Any) -> None:
-        self.length, self.ends = length, ends
+    def __init__(self, length: int, lacking: Any, ends: Any, far: Any) -> None:
+        self.length, self.ends, self.far = length, ends, far
         self._start, self._lacking = lacking.indptr.astype(np.int64), lacking.indices.astype(np.int64)
         self.width = length + int(np.diff(self._start).max())  # most candidates of a query
 
