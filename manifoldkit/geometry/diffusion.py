@@ -442,9 +442,9 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
         -------
         NystromLayer
             ``layer(x)`` (B, *shape) -> (B, *shape), equal to ``project(x)``; its derivative is exact. A copy: moving,
-            casting or loading it leaves the manifold alone. With `n_kernel_neighbors` or ``far="knn"`` it is smooth in
-            pieces only: a far sample of large bandwidth may be no candidate yet when its weight begins. Gradients do
-            not see the jumps.
+            casting or loading it leaves the manifold alone. With ``far="knn"``, or above `dense_limit` samples in many
+            dimensions, it is smooth in pieces only: there a far sample may be no candidate yet when its weight begins.
+            Gradients do not see the jumps.
         """
         check_is_fitted(self)
         mode = choice(self.far if far is None else far, "far", FAR_MODES)

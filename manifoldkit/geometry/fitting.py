@@ -123,6 +123,7 @@ class DiffusionFit:
             shape,
             scale.eps2,
             dense=dense,
+            gather=(gather := len(sampling.points) > self.dense_limit),
             reduction=self.reduction,
             device=X.device if isinstance(X, torch.Tensor) else "cpu",
         )
@@ -151,7 +152,7 @@ class DiffusionFit:
             "convention": self.bandwidth,
             "shape": shape,
             "support": support,
-            "gather": len(sampling.points) > self.dense_limit,
+            "gather": gather,
         }
         return self
 

@@ -10,16 +10,13 @@ of the sampling density q, the kernel sees the conformal metric :math:`q^{2/d} g
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from scipy.integrate import quad
 
-from ..exceptions import ScaleWarning
 from .neighbors import Floats, Ints
 
 __all__ = [
@@ -27,19 +24,12 @@ __all__ = [
     "SHAPES",
     "KernelShape",
     "bandwidth",
-    "compact_kernel",
     "dense_distances",
-    "fading",
     "neighbor_deltas",
-    "reaches",
 ]
 
 #: Pairs with delta^2 / eps^2 above this are not joined: exp(-16) = 1e-7 of the diagonal.
 CUTOFF = 16.0
-#: Neighbours that a kernel with an end keeps at the least.
-COMPANY = 10
-#: Share of the neighbour lists that may end inside the support of the indicator.
-OUTSIDE = 0.01
 
 
 @dataclass(frozen=True)
@@ -55,7 +45,7 @@ class KernelShape:
     width : float or None
         s of ``h(z) = exp(-z / s)``; None for the indicator of z <= 1.
     reach : float or None
-        End r of a compact support: ``h(z) = exp(-z / s) (1 - (z / r)^2)^2`` up to r.
+        End r of a compact support: ``h(z) = exp(-z / s) (1 - (z / r)^4)^2`` up to r.
 
     Examples
     --------
@@ -108,7 +98,11 @@ class KernelShape:
             return (z <= 1).astype(np.float64)
         # torch has the faster exponential
         values = torch.from_numpy(z / -self.width).exp_().numpy() if np.ndim(z) else np.exp(z / -self.width)
-        return values if self.reach is None else values * np.square(np.maximum(1 - np.square(z / self.reach), 0))
+        return (
+            values
+            if self.reach is None
+            else values * np.square(np.maximum(1 - np.square(np.square(z / self.reach)), 0))
+        )
 
 
 SHAPES = {
@@ -141,105 +135,6 @@ def dense_distances(points: Floats, rho: Floats) -> Floats:
     scale = torch.from_numpy(rho)
     result: Floats = squared.div_(scale[:, None]).div_(scale[None, :]).numpy()
     return result
-
-
-def compact_kernel(
-    distances: Floats, indices: Ints, rho: Floats, eps2: float, shape: KernelShape
-) -> tuple[sp.csr_array, sp.csr_array, Floats, Floats, KernelShape]:
-    r"""Kernel of near pairs with a smooth end, from neighbour lists.
-
-    With the reach R of each point the kernel is
-
-    .. math:: h(\delta^2 / \varepsilon^2) (1 - t^2)^2, \qquad t = |x - y|^2 / (R(x) R(y)) < 1,
-
-    and R is the length r of the list, its largest distance. A pair nearer than :math:`\sqrt{r(x) r(y)}` stands in one
-    of the two lists at least, so that none is missed, and a weight fades before its pair leaves the lists. Those of the
-    two points are united, never averaged: averaging would halve pairs that only one of the two knows of.
-
-    A lonely point stands in nobody's list. There R is longer, so that ten of its neighbours at the least are joined to
-    it, with t below 1/2 (see `reaches`).
-
-    Parameters
-    ----------
-    distances, indices : arrays (n, K)
-        Neighbour lists, the point itself first. `distances` is overwritten.
-    rho : array (n,)
-        Bandwidths.
-    eps2 : float
-        Squared global bandwidth.
-    shape : KernelShape
-        The indicator does not fade.
-
-    Returns
-    -------
-    csr_array (n, n)
-        Symmetric kernel, int32 indices.
-    csr_array (n, n)
-        Pattern of the entries that are missing in the point's own list.
-    array (n,)
-        Lengths r of the lists.
-    array (n,)
-        Reaches R.
-    KernelShape
-        The shape with the end that the median point has.
-
-    Warns
-    -----
-    ScaleWarning
-        If the indicator reaches further than the lists.
-    """
-    n, length = indices.shape
-    ends = distances[:, -1].copy()
-    squared = np.square(distances, out=distances)
-    far = reaches(torch.from_numpy(squared / ends[indices]), torch.from_numpy(ends)).numpy()
-    z = squared / (eps2 * rho[:, None])
-    z /= rho[indices]
-    if shape.width is None and np.quantile(z[:, -1], OUTSIDE) < 1 and length < n:
-        warnings.warn(
-            f"the indicator reaches further than {length - 1} neighbours and is cut there: pass more "
-            "n_kernel_neighbors, or fewer n_neighbors",
-            ScaleWarning,
-            stacklevel=5,
-        )
-    values, compact = shape(z), shape.compact(float(np.median(z[:, -1])))
-    if shape.width is not None:
-        squared /= far[:, None]
-        squared /= far[indices]
-        values *= fading(squared)
-        values[values < 1e-12] = 0  # a point may be the last neighbour of its own: rounding must not decide
-    start = np.arange(0, n * length + 1, length)
-    own = sp.csr_array((values.ravel(), indices.astype(np.int32).ravel(), start), shape=(n, n))
-    own.eliminate_zeros()
-    own.sort_indices()
-    matrix = sp.csr_array(own.maximum(own.T))
-    short = np.flatnonzero(np.diff(matrix.indptr) > np.diff(own.indptr))
-    lacking = sp.csr_array((n, n))
-    if len(short):
-        pick = sp.csr_array((np.ones(len(short)), (short, short)), shape=(n, n))
-        lacking = sp.csr_array((pick @ matrix).astype(bool).astype(np.int8) - (pick @ own).astype(bool).astype(np.int8))
-        lacking.eliminate_zeros()
-    return matrix, lacking, ends, far, compact
-
-
-def reaches(
-    ratios: torch.Tensor,  # (B, K)
-    ends: torch.Tensor,  # (B,)
-) -> torch.Tensor:
-    """Reach R (B,) of a compact kernel at points with lists of length r(x) = `ends`.
-
-    `ratios` are :math:`|x - y|^2 / r(y)` of their neighbours, of which the eleventh smallest sets a lower bound.
-    """
-    rank = min(COMPANY + 1, ratios.shape[1])  # a point is its own neighbour
-    return torch.maximum(ends, 2 * ratios.kthvalue(rank, dim=1).values)
-
-
-def fading(t: Any) -> Any:
-    """The factor (1 - t^2)^2 that ends a compact kernel, 0 from t = 1 on; `t` (array or Tensor) is overwritten."""
-    t *= t
-    t -= 1
-    t *= t < 0
-    t *= t
-    return t
 
 
 def neighbor_deltas(rho: Floats, distances: Floats, indices: Ints) -> Floats:

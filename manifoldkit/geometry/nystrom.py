@@ -24,7 +24,8 @@ from ..reductions import nearest as nearest_points
 from ..reductions import softmax_average
 from ._gathered import gathered_distances, gathered_products, gathered_sums
 from ._softmax import kernel_softmax
-from .kernels import KernelShape, bandwidth, fading, reaches
+from .compact import excess, fading, reaches
+from .kernels import KernelShape, bandwidth
 from .matrix_free import BACKENDS
 from .neighbors import NeighborSearch
 from .sampling import Sampling
@@ -97,6 +98,7 @@ class NystromRow(nn.Module):
     rho: Tensor
     ends: Tensor
     far: Tensor
+    crowd: Tensor
     log_weights: Tensor
     eps2: Tensor
     floor: Tensor
@@ -129,6 +131,7 @@ class NystromRow(nn.Module):
         self.support, self.gather = support, gather and support is not None
         self.register_buffer("ends", None if support is None else torch.from_numpy(support.ends))
         self.register_buffer("far", None if support is None else torch.from_numpy(support.far))
+        self.register_buffer("crowd", None if support is None else torch.from_numpy(support.crowd))
 
     @property
     def bytes_per_query(self) -> int:
@@ -172,12 +175,14 @@ class NystromRow(nn.Module):
         else:
             assert self.support is not None
             own = near[:, : self.support.length]
-            distances = gathered_distances(x, self.points, own)
-            reach = reaches(distances.square() / self.ends[own], distances[:, -1])
-            least = (squared if mask is None else squared.masked_fill(~mask, torch.inf)).amin(dim=1, keepdim=True)
-            t = (squared - least) / (reach[:, None] * self.far[index])  # counted from the nearest: never an empty row
+            norm = x.square().sum(dim=1, keepdim=True)
+            squared = score + norm
+            beyond = excess(squared, self.crowd[index]).clamp_min(0)  # padding repeats a candidate
+            lengths = self.squares[own] - 2 * gathered_products(x, self.points, own) + norm
+            reach = self._reach(lengths - beyond, own)
+            t = (squared - beyond) / (reach[:, None] * self.far[index])
             inside = t < 1
-            faded = torch.log1p(-(torch.where(inside, t, 0.0) ** 2))  # no gradient of an infinite logarithm
+            faded = torch.log1p(-torch.where(inside, t, 0.0).square().square())  # no gradient of an infinite logarithm
             logits = offset - z / self.shape.width + torch.where(inside, 2 * faded, -torch.inf)
         return Weights(torch.softmax(logits, dim=1), index, first)
 
@@ -196,16 +201,35 @@ class NystromRow(nn.Module):
         if self.support is None:
             score = torch.addmm(self.squares, x, self.points.T, alpha=-2)
             return score, None, None, score.detach().topk(k, largest=False).indices
-        products = None
+        length, products = self.support.length, None
         if self.gather:
-            near = self.neighbors(x, max(k, self.support.length))
+            near = self.neighbors(x, max(k, length))
         else:
             products = x.detach() @ self.points.T
             score = torch.sub(self.squares, products, alpha=2)
-            near = score.topk(max(k, self.support.length), largest=False).indices
-        index, mask = self.support.candidates(near[:, : self.support.length])
+            near = score.topk(max(k, length), largest=False).indices
+        if self.gather or self.shape.reach is None:
+            index, mask = self.support.candidates(near[:, :length])
+        else:
+            index, mask = self._within_reach(x.detach(), score, near[:, :length])
         score = self.squares[index] - 2 * gathered_products(x, self.points, index, products)
         return score, index, mask, near
+
+    def _reach(self, squared: Tensor, near: Tensor) -> Tensor:
+        assert self.support is not None
+        return reaches(squared.clamp_min(0), self.ends[near], self.support.stretch)
+
+    def _within_reach(self, x: Tensor, score: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
+        """Indices (B, K) of all training points of positive weight, and a mask (B, K) of what is no padding."""
+        beyond = torch.maximum(excess(score, self.crowd), -x.square().sum(dim=1, keepdim=True))
+        reach = self._reach(score.gather(1, near) - beyond, near)
+        limit = torch.addcmul(beyond, reach[:, None], self.far)  # t < 1
+        row, column = torch.nonzero(score < limit, as_tuple=True)
+        count = torch.bincount(row, minlength=len(x))
+        place = torch.arange(len(row), device=x.device) - (count.cumsum(0) - count)[row]
+        index = near[:, :1].repeat(1, int(count.max()))
+        index[row, place] = column
+        return index, torch.arange(index.shape[1], device=x.device) < count[:, None]
 
     def _measured(self, x: Tensor) -> Weights:
         """The same weights from the distances that the neighbour engine measured, without derivatives."""
@@ -217,16 +241,15 @@ class NystromRow(nn.Module):
         distances, nearest = torch.from_numpy(found).to(x.device), torch.from_numpy(near).to(x.device)
         rho = bandwidth(distances[:, : self.n_neighbors + 1], self.convention).clamp_min(self.floor)
         index, mask = self.support.candidates(nearest[:, : self.support.length])
-        own = distances[:, : self.support.length].square() / self.ends[nearest[:, : self.support.length]]
-        reach = reaches(own, distances[:, self.support.length - 1])
         if index.shape[1] > self.support.length:
             extra = gathered_distances(x, self.points, index[:, self.support.length :])
             distances = torch.cat([distances[:, : self.support.length], extra], dim=1)
         squared = distances[:, : index.shape[1]].square()
-        squared.sub_(squared[:, :1].clone())
-        values = squared * (-1 / (self.rho * self.eps2 * self.shape.width))[index]
+        beyond = excess(squared, self.crowd[index]).clamp_min(0)
+        reach = self._reach(squared[:, : self.support.length] - beyond, nearest[:, : self.support.length])
+        values = (squared - squared[:, :1]).mul_((-1 / (self.rho * self.eps2 * self.shape.width))[index])
         values.div_(rho[:, None]).exp_()
-        squared.mul_((1 / self.far)[index]).div_(reach[:, None])
+        squared.sub_(beyond).mul_((1 / self.far)[index]).div_(reach[:, None])
         values.mul_(fading(squared))
         if self.log_weights.any():
             values *= self.log_weights.exp()[index]

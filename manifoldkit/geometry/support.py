@@ -11,7 +11,8 @@ import torch
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from .kernels import CUTOFF, KernelShape, compact_kernel, dense_distances
+from .compact import STRETCH, STRETCH_IN_LISTS, compact_kernel, crowd
+from .kernels import CUTOFF, KernelShape, dense_distances
 from .matrix_free import BACKENDS, KernelOperator
 from .neighbors import Ints
 from .sampling import NeighborLists, Sampling
@@ -28,13 +29,15 @@ def kernel_matrix(
     eps2: float,
     *,
     dense: bool,
+    gather: bool = False,
     reduction: str = "torch",
     device: Any = "cpu",
 ) -> tuple[Any, SparseSupport | None, KernelShape]:
     """Kernel of the training points, the candidates of new points, and the shape.
 
     The kernel is a sparse matrix, or a full one, or an operator that stands for the full one. Only the sparse one has
-    candidates, and a shape with an end.
+    candidates, and a shape with an end. If new points find these by the neighbour engine (`gather`), so do the training
+    points; else each sees all that it reaches.
     """
     if dense and reduction in BACKENDS:
         return KernelOperator(sampling, lists, shape, eps2, backend=BACKENDS[reduction], device=device), None, shape
@@ -43,9 +46,12 @@ def kernel_matrix(
         matrix /= eps2
         return shape(matrix), None, shape
     length = lists.indices.shape[1]
-    sparse, lacking, ends, far, shape = compact_kernel(lists.distances, lists.indices, sampling.rho, eps2, shape)
+    near = crowd(np.square(lists.distances))
+    sparse, lacking, ends, far, shape = compact_kernel(
+        lists.distances, lists.indices, sampling.rho, eps2, shape, None if gather else sampling.points
+    )
     logger.info("sparse kernel: %d entries a row, neighbour lists of %d", sparse.nnz // len(sampling.points), length)
-    return sparse, SparseSupport(length, lacking, ends, far), shape
+    return sparse, SparseSupport(length, lacking, ends, far, near, STRETCH_IN_LISTS if gather else STRETCH), shape
 
 
 def connected_pieces(kernel: Any) -> int:
@@ -68,9 +74,9 @@ def connected_pieces(kernel: Any) -> int:
 class SparseSupport:
     """Which training points may have weight at a query, when the kernel is sparse.
 
-    The candidates of a query are its nearest neighbours, and those entries of the kernel row of the nearest training
-    point that are not among that point's own neighbours. At a training point these are the entries of its row, so that
-    the extension is exact there; elsewhere a compact shape fades before a candidate leaves the list.
+    Where all distances are computed anyway, they are the points within reach. Elsewhere the candidates of a query are
+    its nearest neighbours, and those entries of the kernel row of the nearest training point that are not among that
+    point's own neighbours. At a training point both are the entries of its row, so that the extension is exact there.
 
     Parameters
     ----------
@@ -80,10 +86,14 @@ class SparseSupport:
         Pattern of the kernel entries that the row's own neighbour list lacks.
     ends, far : arrays (n,)
         Lengths of the lists, and the reaches at which the kernel ends.
+    crowd : array (n,)
+        Squared distances that points on the manifold may have.
+    stretch : float
+        How far lonely points reach beyond the mean of their neighbours.
     """
 
-    def __init__(self, length: int, lacking: Any, ends: Any, far: Any) -> None:
-        self.length, self.ends, self.far = length, ends, far
+    def __init__(self, length: int, lacking: Any, ends: Any, far: Any, crowd: Any, stretch: float) -> None:
+        self.length, self.ends, self.far, self.crowd, self.stretch = length, ends, far, crowd, stretch
         self._start, self._lacking = lacking.indptr.astype(np.int64), lacking.indices.astype(np.int64)
         self.width = length + int(np.diff(self._start).max())  # most candidates of a query
 
