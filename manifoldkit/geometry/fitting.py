@@ -37,6 +37,8 @@ __all__ = ["DiffusionFit"]
 LEAST_MARKOV = 0.05
 #: Neighbours that a sparse kernel reaches, or twice those of the bandwidth, if that is more.
 KERNEL_NEIGHBORS = 64
+#: So many queries are worth sorting by place.
+SORTED_QUERIES = 500
 #: Components of the projection need at least this Markov eigenvalue, unless their number is given.
 PROJECTION_MARKOV = 0.2
 
@@ -189,7 +191,9 @@ class DiffusionFit:
         usable = int(np.sum(np.cumprod(markov >= LEAST_MARKOV)))
         self.n_components_ = self._n_features_out = usable
         self.markov_eigenvalues_ = markov[:usable]
-        self._functions, self._measure = spectrum.functions[:, :usable], spectrum.measure
+        # row by row, as queries read them
+        self._functions = np.ascontiguousarray(spectrum.functions[:, :usable])
+        self._measure = spectrum.measure
         self.measure_ = sampling.spread(spectrum.measure / sampling.weights)
         clear = max(1, int(np.sum(self.markov_eigenvalues_ > PROJECTION_MARKOV)))
         self._n_smooth, self.dimension_ = choose_components(
@@ -272,7 +276,10 @@ class DiffusionFit:
 def _averages(manifold: DiffusionFit, table: torch.Tensor, far: str, flat: torch.Tensor) -> torch.Tensor:
     row = manifold._row(flat.device)
     out = flat.new_empty(len(flat), table.shape[1])
+    sort = row.gather and len(flat) >= SORTED_QUERIES  # near queries find the same samples in the cache
+    order = torch.from_numpy(locality_order(row.coordinates(flat).cpu().numpy())).to(flat.device) if sort else None
     with torch.no_grad():
         for part in chunks(len(flat), row.bytes_per_query):
-            out[part] = row.average(flat[part], table, far, manifold.reduction)
+            some = part if order is None else order[part]
+            out[some] = row.average(flat[some], table, far, manifold.reduction)
     return out

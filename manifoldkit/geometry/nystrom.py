@@ -247,9 +247,9 @@ class NystromRow(nn.Module):
         squared = distances[:, : index.shape[1]].square()
         beyond = excess(squared, self.crowd[index]).clamp_min(0)
         reach = self._reach(squared[:, : self.support.length] - beyond, nearest[:, : self.support.length])
-        values = (squared - squared[:, :1]).mul_((-1 / (self.rho * self.eps2 * self.shape.width))[index])
-        values.div_(rho[:, None]).exp_()
-        squared.sub_(beyond).mul_((1 / self.far)[index]).div_(reach[:, None])
+        values = (squared - squared[:, :1]).div_(self.rho[index])
+        values.mul_(-1 / (self.eps2 * self.shape.width * rho[:, None])).exp_()
+        squared.sub_(beyond).div_(self.far[index]).div_(reach[:, None])
         values.mul_(fading(squared))
         if self.log_weights.any():
             values *= self.log_weights.exp()[index]
