@@ -30,7 +30,7 @@ from .neighbors import Floats, Ints
 __all__ = ["STRETCH", "STRETCH_IN_LISTS", "compact_kernel", "crowd", "excess", "fading", "reaches"]
 
 #: How far beyond the mean of its neighbours a lonely point reaches; and where it sees no others than those of its list.
-STRETCH, STRETCH_IN_LISTS = 1.5, 1.1
+STRETCH, STRETCH_IN_LISTS = 1.35, 1.1
 #: A point on the manifold may be as far from a sample as this neighbour of the sample is.
 CROWD = 10
 #: Kernel values below this are dropped.

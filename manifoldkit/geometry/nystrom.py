@@ -150,7 +150,7 @@ class NystromRow(nn.Module):
         x = self.coordinates(x)
         if self.gather and self.shape.reach is not None and far == "shift" and not torch.is_grad_enabled():
             return self._measured(x)
-        score, index, mask, near = self._scores(x)
+        score, index, mask, near, listed = self._scores(x)
         first = near[:, 0]
         rho, offset = (self.rho, self.log_weights) if index is None else (self.rho[index], self.log_weights[index])
         if far == "plain":
@@ -178,15 +178,14 @@ class NystromRow(nn.Module):
             norm = x.square().sum(dim=1, keepdim=True)
             squared = score + norm
             beyond = excess(squared, self.crowd[index]).clamp_min(0)  # padding repeats a candidate
-            lengths = self.squares[own] - 2 * gathered_products(x, self.points, own) + norm
-            reach = self._reach(lengths - beyond, own)
+            reach = self._reach(listed + norm - beyond, own)
             t = (squared - beyond) / (reach[:, None] * self.far[index])
             inside = t < 1
             faded = torch.log1p(-torch.where(inside, t, 0.0).square().square())  # no gradient of an infinite logarithm
             logits = offset - z / self.shape.width + torch.where(inside, 2 * faded, -torch.inf)
         return Weights(torch.softmax(logits, dim=1), index, first)
 
-    def _scores(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor]:
+    def _scores(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor, Tensor]:
         r"""What ranks the training points: the squared distance less that of `x` from the centre.
 
         Returns
@@ -196,11 +195,13 @@ class NystromRow(nn.Module):
             The candidates, and which of them count.
         near : Tensor (B, k + 1) or more
             The nearest training points, the very nearest first.
+        listed : Tensor (B, length)
+            Scores of the first of them, as many as the support counts in.
         """
         k = self.n_neighbors + 1
         if self.support is None:
             score = torch.addmm(self.squares, x, self.points.T, alpha=-2)
-            return score, None, None, score.detach().topk(k, largest=False).indices
+            return score, None, None, score.detach().topk(k, largest=False).indices, score[:, :0]
         length, products = self.support.length, None
         if self.gather:
             near = self.neighbors(x, max(k, length))
@@ -213,7 +214,11 @@ class NystromRow(nn.Module):
         else:
             index, mask = self._within_reach(x.detach(), score, near[:, :length])
         score = self.squares[index] - 2 * gathered_products(x, self.points, index, products)
-        return score, index, mask, near
+        if self.gather:
+            return score, index, mask, near, score[:, :length]
+        own = near[:, :length]
+        listed = self.squares[own] - 2 * gathered_products(x, self.points, own, products)
+        return score, index, mask, near, listed
 
     def _reach(self, squared: Tensor, near: Tensor) -> Tensor:
         assert self.support is not None
