@@ -174,9 +174,14 @@ def _solve(
 
 def _thinned(matrix: Any) -> Any:
     """A full matrix without what is nothing beside rounding, if that leaves it sparse."""
-    if isinstance(matrix, np.ndarray) and np.count_nonzero(kept := matrix > NOTHING) < SPARSE_SHARE * matrix.size:
-        return sp.csr_array(np.where(kept, matrix, 0.0))
-    return matrix
+    if not isinstance(matrix, np.ndarray):
+        return matrix
+    n = len(matrix)
+    kept = np.flatnonzero(matrix > NOTHING)
+    if len(kept) >= SPARSE_SHARE * n**2:
+        return matrix
+    start = np.searchsorted(kept, np.arange(0, n**2 + 1, n))
+    return sp.csr_array((matrix.ravel()[kept], (kept % n).astype(np.int32), start.astype(np.int32)), shape=(n, n))
 
 
 def _make_first_constant(values: Floats, functions: Floats, measure: Floats) -> None:
