@@ -1,6 +1,6 @@
 """What a fit and an extension cost: ours beside scipy in forty lines, scikit-learn and other libraries, in one run.
 
-    python benchmarks/fit.py --out benchmarks/fit.md
+    python benchmarks/fit.py --out benchmarks/fit.md --figure docs/images/growth.png
 
 A Swiss roll in 3 dimensions with noise 0.05, 16 eigenpairs, one thread, each measurement in a process of its own;
 libraries take turns, and medians are shown. *R2*: share of the two slowest Neumann modes of the sheet, cosines in arc
@@ -25,9 +25,12 @@ from statistics import median
 
 import numpy as np
 
+Rows = dict[tuple[int, str], list[dict[str, float]]]
+
 N_PAIRS = 16
 K = 64
 N_NEW = 10_000
+GROWTH_FROM = 10_000
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 #: Sizes, how often each is run, and who runs.
 PLAN = {
@@ -170,8 +173,8 @@ def child(name: str, n: int) -> dict[str, float]:
     return json.loads(out.splitlines()[-1])
 
 
-def run(sizes: list[int]) -> tuple[dict[tuple[int, str], list[dict[str, float]]], list[str]]:
-    rows: dict[tuple[int, str], list[dict[str, float]]] = defaultdict(list)
+def run(sizes: list[int]) -> tuple[Rows, list[str]]:
+    rows: Rows = defaultdict(list)
     missing = [name for name in ("graphtools", "pydiffmap") if importlib.util.find_spec(name) is None]
     for n in sizes:
         repeats, names = PLAN[n]
@@ -183,7 +186,7 @@ def run(sizes: list[int]) -> tuple[dict[tuple[int, str], list[dict[str, float]]]
     return rows, missing
 
 
-def table(rows: dict[tuple[int, str], list[dict[str, float]]]) -> list[str]:
+def table(rows: Rows) -> list[str]:
     lines = [
         "| n | library | fit, CPU s (least - most) | x ours | wall s | peak MiB | R2 | 10,000 new, CPU s | R2 |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -201,16 +204,55 @@ def table(rows: dict[tuple[int, str], list[dict[str, float]]]) -> list[str]:
             f"{median(fits) / unit:.2f} | {median(row['wall'] for row in runs):.1f} | "
             f"{median(row['peak'] for row in runs):.0f} | {runs[0]['r2']:.4f} | {extend} |"
         )
-    own = {n: median(row["fit"] for row in runs) for (n, name), runs in rows.items() if name == "ours" and n >= 10_000}
+    own = medians(rows, "ours", GROWTH_FROM)
     if len(own) > 1:
-        slope = np.polyfit(np.log(list(own)), np.log(list(own.values())), 1)[0]
-        lines += ["", f"Growth of our fit from {min(own):,} to {max(own):,}: CPU seconds go as n to the {slope:.2f}."]
+        lines += [
+            "",
+            f"Growth of our fit from {min(own):,} to {max(own):,}: CPU seconds go as n to the {slope(own):.2f}.",
+        ]
     return lines
+
+
+def medians(rows: Rows, name: str, least: int = 0) -> dict[int, float]:
+    """CPU seconds of a library's fit by n."""
+    return {n: median(row["fit"] for row in runs) for (n, who), runs in rows.items() if who == name and n >= least}
+
+
+def slope(seconds: dict[int, float]) -> float:
+    return float(np.polyfit(np.log(list(seconds)), np.log(list(seconds.values())), 1)[0])
+
+
+def draw(rows: Rows, path: Path) -> None:
+    """CPU seconds against n in double logarithmic scale, with the power law fitted to ours."""
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(6.4, 4.6), constrained_layout=True)
+    marks = {
+        "ours": "o-",
+        "landmarks": "*",
+        "yardstick": "s--",
+        "scikit-learn": "^:",
+        "graphtools": "v-.",
+        "pydiffmap": "D:",
+    }
+    for (name, mark), color in zip(marks.items(), plt.get_cmap("tab10")((0, 0, 1, 7, 4, 5)), strict=True):
+        if found := medians(rows, name):
+            axis.plot(list(found), list(found.values()), mark, color=color, label=TITLES[name].split(",")[0])
+    own = medians(rows, "ours", GROWTH_FROM)
+    if len(own) > 1:
+        power, ends = slope(own), np.array([min(own), max(own)])
+        level = np.exp(np.mean(np.log(list(own.values()))) - power * np.mean(np.log(list(own))))
+        axis.plot(ends, level * ends**power, "k-", lw=1, alpha=0.6, label=f"ours, fitted: n to the {power:.2f}")
+    axis.set(xscale="log", yscale="log", xlabel="samples n", ylabel="CPU seconds of a fit, 16 pairs")
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=130)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--figure", type=Path, help="picture of CPU seconds against n")
     parser.add_argument("--sizes", type=int, nargs="+", default=list(PLAN))
     parser.add_argument("--one", nargs=2)
     arguments = parser.parse_args()
@@ -222,8 +264,8 @@ def main() -> None:
     text = [
         "# Fit and extension",
         "",
-        f"`python benchmarks/fit.py --out benchmarks/fit.md`, {platform.machine()}, one thread, load {load:.0f} at the "
-        "end; CPU seconds are the figure to compare.",
+        f"`python benchmarks/fit.py --out benchmarks/fit.md --figure docs/images/growth.png`, {platform.machine()}, one "
+        f"thread, load {load:.0f} at the end; CPU seconds are the figure to compare.",
         f"Not installed: {', '.join(missing)}." if missing else "",
         "",
         *table(rows),
@@ -231,6 +273,8 @@ def main() -> None:
     print("\n".join(text))
     if arguments.out:
         arguments.out.write_text("\n".join(text) + "\n")
+    if arguments.figure:
+        draw(rows, arguments.figure)
 
 
 if __name__ == "__main__":
