@@ -50,6 +50,8 @@ TITLES = {
     "pydiffmap": "pydiffmap, 64 neighbours",
 }
 
+LABELS = {"ours": "manifoldkit", "landmarks": "manifoldkit, 10,000 landmarks", "yardstick": "scipy, forty lines"}
+
 
 def roll(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Points, and the two slowest modes at them."""
@@ -237,7 +239,7 @@ def draw(rows: Rows, path: Path) -> None:
     }
     for (name, mark), color in zip(marks.items(), plt.get_cmap("tab10")((0, 0, 1, 7, 4, 5)), strict=True):
         if found := medians(rows, name):
-            axis.plot(list(found), list(found.values()), mark, color=color, label=TITLES[name].split(",")[0])
+            axis.plot(list(found), list(found.values()), mark, color=color, label=LABELS.get(name, name))
     own = medians(rows, "ours", GROWTH_FROM)
     if len(own) > 1:
         power, ends = slope(own), np.array([min(own), max(own)])
@@ -264,8 +266,8 @@ def main() -> None:
     text = [
         "# Fit and extension",
         "",
-        f"`python benchmarks/fit.py --out benchmarks/fit.md --figure docs/images/growth.png`, {platform.machine()}, one "
-        f"thread, load {load:.0f} at the end; CPU seconds are the figure to compare.",
+        f"`python benchmarks/fit.py --out benchmarks/fit.md --figure docs/images/growth.png`, {platform.machine()}, "
+        f"one thread, load {load:.0f} at the end; CPU seconds are the figure to compare.",
         f"Not installed: {', '.join(missing)}." if missing else "",
         "",
         *table(rows),

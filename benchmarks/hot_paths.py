@@ -187,9 +187,9 @@ def memory(fits: dict[str, DiffusionManifold]) -> None:
         buffer = io.BytesIO()
         pickle.dump(fitted, buffer)
         n, d = fitted._sampling.points.shape
-        parts = {"n D": 8 * n * d, "n N": 8 * n * fitted.n_components_, "n k": 16 * n * (fitted.n_neighbors_ + 1)}
-        support = fitted._row_options["support"]
-        parts["kernel"] = 0 if support is None else 8 * len(support._indices)
+        parts = {"n D": 8 * n * d, "n N": 8 * n * fitted.n_components_}
+        arrays = [] if (support := fitted._row_options["support"]) is None else vars(support).values()
+        parts["reach"] = sum(array.nbytes for array in arrays if isinstance(array, np.ndarray))
         parts["L D"] = 8 * fitted.n_projection_components_ * d
         share = buffer.tell() / sum(parts.values())
         sizes = [f"{size / 2**20:.1f}" for size in parts.values()]
