@@ -9,14 +9,24 @@ from manifoldkit.attacks.base import Attack
 from manifoldkit.attacks.fgsm import FGSM
 from manifoldkit.attacks.on_manifold import OnManifoldPGD, RandomTangentWalk
 from manifoldkit.attacks.pgd import PGD
+from manifoldkit.attacks.pullback import LatentPGD, ProjectionAttack
 from manifoldkit.attacks.result import AttackResult
+from manifoldkit.attacks.subspace import SubspacePGD
+from manifoldkit.attacks.tangent import tangent_normal_split
+from manifoldkit.attacks.tnar import tnar_normal, tnar_tangent
 
 __all__ = [
     "FGSM",
     "PGD",
     "Attack",
     "AttackResult",
+    "LatentPGD",
     "OnManifoldPGD",
     "ProbabilitiesWarning",
+    "ProjectionAttack",
     "RandomTangentWalk",
+    "SubspacePGD",
+    "tangent_normal_split",
+    "tnar_normal",
+    "tnar_tangent",
 ]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from manifoldkit.attacks import FGSM, PGD, Attack, OnManifoldPGD, ProbabilitiesWarning, RandomTangentWalk
-from manifoldkit.attacks.base import Walk
+from manifoldkit.attacks.loop import Walk
 from manifoldkit.attacks.losses import cross_entropy, margin
 from manifoldkit.geometry.exact import Plane
 
