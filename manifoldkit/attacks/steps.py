@@ -6,6 +6,7 @@ points there are. Rules keep a state for each sample and forget the samples that
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -192,7 +193,7 @@ def _checkpoints(steps: int) -> frozenset[int]:
     shares = [0.0, 0.22]
     while shares[-1] < 1:
         shares.append(shares[-1] + max(shares[-1] - shares[-2] - 0.03, 0.06))
-    return frozenset(-int(-share * steps // 1) for share in shares[1:] if share <= 1)
+    return frozenset(math.ceil(round(share * steps, 9)) for share in shares[1:] if share <= 1)
 
 
 class LineSearch(StepRule):
