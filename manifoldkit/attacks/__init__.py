@@ -14,6 +14,7 @@ from manifoldkit.attacks.result import AttackResult
 from manifoldkit.attacks.subspace import SubspacePGD
 from manifoldkit.attacks.tangent import tangent_normal_split
 from manifoldkit.attacks.tnar import tnar_normal, tnar_tangent
+from manifoldkit.attacks.training import TrainingHistory, adversarial_step, adversarial_training
 
 __all__ = [
     "FGSM",
@@ -26,6 +27,9 @@ __all__ = [
     "ProjectionAttack",
     "RandomTangentWalk",
     "SubspacePGD",
+    "TrainingHistory",
+    "adversarial_step",
+    "adversarial_training",
     "tangent_normal_split",
     "tnar_normal",
     "tnar_tangent",
