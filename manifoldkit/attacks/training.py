@@ -49,7 +49,7 @@ def adversarial_step(
 ) -> dict[str, float]:
     r"""One step of training on a batch, part of it attacked.
 
-    .. math:: \lambda\, L(f(x), y) + (1 - \lambda)\, L(f(x_\mathrm{adv}), y), \qquad x_\mathrm{adv} = \mathrm{attack}(x, y)
+    .. math:: \lambda\, L(f(x), y) + (1 - \lambda)\, L(f(\mathrm{attack}(x, y)), y)
 
     Parameters
     ----------

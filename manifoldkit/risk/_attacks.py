@@ -84,8 +84,11 @@ class RiskAttacks:
             options = common if number == 0 else common | {"restarts": 1}
             attack = SubspacePGD(self.model, self.manifold, budget[rows], "tangent", **options)
             result: Any = attack.run(centre[rows], y[rows], start=start[rows])
-            found["in_manifold"][rows] = result.success
-            found["in_manifold_at"][rows[result.success]] = result.adversarial[result.success]
+            # The walk's ball lies about the foot of the centre, which is another point if the centre is off ("raw").
+            near = norms(result.adversarial - centre[rows], self.norm) <= budget[rows] * (1 + 1e-6)
+            hit = result.success & near
+            found["in_manifold"][rows] = hit
+            found["in_manifold_at"][rows[hit]] = result.adversarial[hit]
 
     def _follow(
         self, found: dict[str, torch.Tensor], at: torch.Tensor, y: torch.Tensor, members: torch.Tensor | None

@@ -150,8 +150,8 @@ def decompose_risk(
         parts.append(estimate.run(x[rows], labels[rows], torch.Generator().manual_seed(seed)))
     found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     within = 2 * found["radius"] * (1 + 1e-6)
-    same = isinstance(manifold, LabelledManifold)
-    _neighbours(found, labels, within, p_norm, same)
+    if off_manifold != "raw":  # there the samples are no points of the manifold
+        _neighbours(found, labels, within, p_norm, isinstance(manifold, LabelledManifold))
     std = found["std"]
     nnr = found["near"] & ~found["normal"] & ~found["in_manifold"] & ~std
     masks = {name: found[name] if exclude_misclassified else found[name] | std for name in ("normal", "in_manifold")}
