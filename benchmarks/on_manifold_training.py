@@ -129,8 +129,9 @@ def main() -> None:
         "# On-manifold adversarial training of small networks on MNIST", "",
         "    python benchmarks/on_manifold_training.py --out benchmarks/on_manifold_training.md", "",
         "Stutz et al. (CVPR 2019) claim that on-manifold adversarial training raises clean accuracy. "
-        f"{args.seeds} seeds, {args.updates} updates of 100 images, half the loss on adversaries of {args.steps} steps; L_inf "
-        f"eps {EPS}, codes eps {LATENT_EPS} in L_inf (codes have unit variance; error of the autoencoder {error:.3f} a pixel). "
+        f"{args.seeds} seeds, {args.updates} updates of 100 images, half the loss on adversaries of {args.steps} "
+        f"steps; L_inf eps {EPS}, codes eps {LATENT_EPS} in L_inf (codes have unit variance; error of the autoencoder "
+        f"{error:.3f} a pixel). "
         f"Clean accuracy on 10,000 test images, the others on the first {args.attacked} of them, under 40 steps with a "
         "random start. Per cent, mean ± standard deviation over seeds; the last column is the gain in clean accuracy "
         f"over plain training, seed by seed. {time.process_time() - start:.0f} CPU s on {platform.machine()}, "

@@ -6,6 +6,7 @@ details. Everything common to them is said at :class:`Attack`.
 
 from manifoldkit.attacks._model import ProbabilitiesWarning
 from manifoldkit.attacks.base import Attack
+from manifoldkit.attacks.evaluation import Evaluation, evaluate
 from manifoldkit.attacks.fgsm import FGSM
 from manifoldkit.attacks.on_manifold import OnManifoldPGD, RandomTangentWalk
 from manifoldkit.attacks.pgd import PGD
@@ -21,6 +22,7 @@ __all__ = [
     "PGD",
     "Attack",
     "AttackResult",
+    "Evaluation",
     "LatentPGD",
     "OnManifoldPGD",
     "ProbabilitiesWarning",
@@ -30,6 +32,7 @@ __all__ = [
     "TrainingHistory",
     "adversarial_step",
     "adversarial_training",
+    "evaluate",
     "tangent_normal_split",
     "tnar_normal",
     "tnar_tangent",
