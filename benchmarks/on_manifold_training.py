@@ -33,8 +33,8 @@ class CNN(nn.Sequential):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             super().__init__(
-                nn.Conv2d(1, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 5), nn.ReLU(),
-                nn.MaxPool2d(2), nn.Flatten(), nn.Linear(800, 10),
+                nn.Conv2d(1, 16, 5, stride=2), nn.ReLU(), nn.Conv2d(16, 32, 5, stride=2), nn.ReLU(), nn.Flatten(),
+                nn.Linear(512, 10),
             )  # fmt: skip
 
 
@@ -93,11 +93,11 @@ def figures(net: nn.Module, encoder: nn.Module, decoder: nn.Module, x: Tensor, y
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--sizes", type=int, nargs="*", default=[1000, 5000])
+    parser.add_argument("--sizes", type=int, nargs="*", default=[1000])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--updates", type=int, default=600, help="steps of each training, in batches of 100")
+    parser.add_argument("--updates", type=int, default=300, help="steps of each training, in batches of 100")
     parser.add_argument("--steps", type=int, default=7, help="steps of the attacks in training")
-    parser.add_argument("--attacked", type=int, default=1000, help="test images that are attacked")
+    parser.add_argument("--attacked", type=int, default=500, help="test images that are attacked")
     args = parser.parse_args()
     train, test = (load_mnist(split, download=False) for split in ("train", "test"))
     images, test_images = (torch.as_tensor(s.images).float().reshape(-1, 1, 28, 28) for s in (train, test))

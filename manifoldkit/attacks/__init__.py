@@ -7,6 +7,7 @@ details. Everything common to them is said at :class:`Attack`.
 from manifoldkit.attacks._model import ProbabilitiesWarning
 from manifoldkit.attacks.base import Attack
 from manifoldkit.attacks.evaluation import Evaluation, evaluate
+from manifoldkit.attacks.explanation import Explanation, explain
 from manifoldkit.attacks.fgsm import FGSM
 from manifoldkit.attacks.on_manifold import OnManifoldPGD, RandomTangentWalk
 from manifoldkit.attacks.pgd import PGD
@@ -23,6 +24,7 @@ __all__ = [
     "Attack",
     "AttackResult",
     "Evaluation",
+    "Explanation",
     "LatentPGD",
     "OnManifoldPGD",
     "ProbabilitiesWarning",
@@ -33,6 +35,7 @@ __all__ = [
     "adversarial_step",
     "adversarial_training",
     "evaluate",
+    "explain",
     "tangent_normal_split",
     "tnar_normal",
     "tnar_tangent",
