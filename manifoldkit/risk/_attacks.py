@@ -42,6 +42,7 @@ class RiskAttacks:
     off_manifold: str
 
     def run(self, x: torch.Tensor, y: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """Attack a batch (B, ...) with labels (B,), and follow the adversaries to their foot points."""
         members = y if isinstance(self.manifold, LabelledManifold) else None
         feet, _ = foot_points(self.manifold, x, members, n_iter=self.n_refine)
         feet = feet if self.bounds is None else feet.clamp(*self.bounds)
