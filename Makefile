@@ -37,8 +37,10 @@ demo: $(STAMP) ## attack a network on the manifold of a digit; pictures go to ou
 demos: $(STAMP) ## every demo, one after another
 	set -e; for demo in demos/plot_*.py; do echo "== $$demo"; $(BIN)/python "$$demo" --out $(OUT); done
 
-reproduce: $(STAMP) ## the slow tests, which reproduce published numbers
+reproduce: $(STAMP) ## the slow tests and tables that reproduce published numbers
 	$(BIN)/python -m pytest -m slow
+	$(BIN)/python benchmarks/risk_tables.py --out benchmarks/risk_tables.md
+	$(BIN)/python benchmarks/on_manifold_training.py --out benchmarks/on_manifold_training.md
 
 format: $(STAMP) ## repair what ruff can repair
 	$(BIN)/ruff check --fix

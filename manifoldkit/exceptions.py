@@ -20,6 +20,7 @@ __all__ = [
     "ManifoldWarning",
     "MedialAxisWarning",
     "OutlierWarning",
+    "ReachWarning",
     "ScaleWarning",
     "SpectrumTruncatedWarning",
 ]
@@ -43,6 +44,10 @@ class DisconnectedGraphWarning(ManifoldWarning):
 
 class SpectrumTruncatedWarning(ManifoldWarning):
     """Fewer eigenpairs than asked for can be used without amplifying noise."""
+
+
+class ReachWarning(ManifoldWarning):
+    """A distance is not below the reach of the manifold, within which nearest points are unique."""
 
 
 class ScaleWarning(ManifoldWarning):

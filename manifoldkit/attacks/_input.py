@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["column", "read_bounds", "read_images", "read_labels", "read_radius", "read_steps"]
+__all__ = ["column", "one_of", "read_bounds", "read_images", "read_labels", "read_norm", "read_radius", "read_steps"]
 
 
 def read_images(
@@ -101,6 +101,24 @@ def read_bounds(bounds: Any) -> tuple[float, float] | None:
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ValueError(f"bounds must be finite with low < high, or None, got {bounds!r}")
     return low, high
+
+
+def read_norm(norm: Any, *, allowed: tuple[float, ...] = (math.inf, 2, 1)) -> float:
+    """The number of a norm: of "inf" (or infinity, "Linf"), 2 (or "2", "L2"), 1 (or "1", "L1")."""
+    name = norm.removeprefix("L").removeprefix("l") if isinstance(norm, str) else norm
+    known = {"inf": math.inf, "2": 2, "1": 1}
+    number = known.get(name) if isinstance(name, str) else name
+    if isinstance(number, bool) or not isinstance(number, int | float) or number not in allowed:
+        names = ["'inf'" if p == math.inf else str(int(p)) for p in allowed]
+        raise ValueError(f"norm must be {', '.join(names[:-1])} or {names[-1]}, got {norm!r}")
+    return float(number)
+
+
+def one_of(value: str, name: str, options: tuple[str, ...]) -> str:
+    """`value`, which must be one of the names."""
+    if value not in options:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
+    return value
 
 
 def column(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import torch
 
@@ -14,20 +15,23 @@ from manifoldkit.exceptions import ManifoldWarning
 __all__ = ["Network", "ProbabilitiesWarning", "as_found"]
 
 
+View: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
+
+
 class ProbabilitiesWarning(ManifoldWarning):
     """The network seems to return probabilities, where attacks expect logits."""
 
 
 @contextmanager
-def as_found(model: torch.nn.Module) -> Iterator[None]:
+def as_found(*models: torch.nn.Module) -> Iterator[None]:
     """Evaluation mode without parameter gradients inside; on the way out everything is put back, errors included.
 
     What is kept: the training flag of every submodule, and `requires_grad` and `.grad` of every parameter, and which
     tensors the buffers are and what they hold.
     """
-    modules = list(model.modules())
+    modules = list(dict.fromkeys(module for model in models for module in model.modules()))
     modes = [module.training for module in modules]
-    parameters = [(p, p.requires_grad, p.grad) for p in model.parameters()]
+    parameters = [(p, p.requires_grad, p.grad) for p in dict.fromkeys(p for m in models for p in m.parameters())]
     buffers = [
         (module, name, buffer, None if buffer is None else buffer.detach().clone())
         for module in modules
@@ -86,17 +90,23 @@ class Network:
         """Where the attack has what it wants: (B,) bool."""
         return predictions == labels if self.targeted else predictions != labels
 
-    def evaluate(self, x: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Predictions and objectives, both (B,)."""
+    def evaluate(
+        self, x: torch.Tensor, labels: torch.Tensor, view: View
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Images ``view(x)`` (B, ...), predictions (B,) and objectives (B,)."""
         with torch.no_grad():
-            logits = self._logits(x, labels)
-            return logits.argmax(dim=1), self._objective(logits, labels)
+            shown = view(x)
+            logits = self._logits(shown, labels)
+            return shown, logits.argmax(dim=1), self._objective(logits, labels)
 
-    def gradient(self, x: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Predictions (B,), objectives (B,) and the gradient of the objectives by the input, (B, ...)."""
+    def gradient(
+        self, x: torch.Tensor, labels: torch.Tensor, view: View
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Images ``view(x)``, predictions (B,), objectives (B,) and their gradient by `x`, (B, ...)."""
         with torch.enable_grad():
             leaf = x.detach().requires_grad_(True)
-            logits = self._logits(leaf, labels)
+            shown = view(leaf)
+            logits = self._logits(shown, labels)
             objective = self._objective(logits, labels)
             if not objective.requires_grad:
                 raise ValueError(
@@ -112,7 +122,7 @@ class Network:
                 f"the gradient of the loss by the image is NaN or infinite for {int(bad.sum())} of {len(bad)} samples: "
                 "look for sqrt or log at 0 in the model, or for overflow"
             )
-        return logits.detach().argmax(dim=1), objective.detach(), gradient
+        return shown.detach(), logits.detach().argmax(dim=1), objective.detach(), gradient
 
     def _objective(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         value = self.loss(logits, labels)

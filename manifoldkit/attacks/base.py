@@ -1,117 +1,32 @@
-"""The one loop behind every attack, and the class that runs it on a user's images.
+"""What all attacks share: the class that runs the one loop on a user's images.
 
-An attack is a constraint (where to walk) and a few numbers (how far); see :mod:`manifoldkit.attacks.constraints`.
+An attack is a constraint (where to walk), a step rule (how) and a few numbers (how far); see
+:mod:`manifoldkit.attacks.constraints`, :mod:`manifoldkit.attacks.steps` and :mod:`manifoldkit.attacks.loop`.
 """
 
 from __future__ import annotations
 
+import copy
+import warnings
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
 from manifoldkit._arrays import Array
-from manifoldkit.attacks._input import column, read_bounds, read_images, read_labels, read_steps
+from manifoldkit.attacks._input import read_bounds, read_images, read_labels, read_radius, read_steps
 from manifoldkit.attacks._model import Network, as_found
 from manifoldkit.attacks.constraints import Constraint, norms
+from manifoldkit.attacks.loop import STATUSES, SUCCESS, Walk, walk
 from manifoldkit.attacks.losses import Loss, resolve
-from manifoldkit.attacks.manifold_constraint import checked, choose
 from manifoldkit.attacks.result import AttackResult
+from manifoldkit.attacks.steps import FixedSteps, StepRule
+from manifoldkit.attacks.tangent import bases, checked, choose, tangent_share
+from manifoldkit.exceptions import MedialAxisWarning
 from manifoldkit.geometry.protocol import LabelledManifold, Manifold
 
 __all__ = ["Attack"]
-
-STATUSES = np.array(["max_steps", "stalled", "success"])
-MAX_STEPS, STALLED, SUCCESS = range(3)
-
-
-@dataclass
-class Walk:
-    """State of a batch: where each sample is, and how it left."""
-
-    x: torch.Tensor  # (B, ...)
-    first: torch.Tensor  # (B,) predictions at the start
-    predictions: torch.Tensor  # (B,)
-    objective: torch.Tensor  # (B,)
-    steps: torch.Tensor  # (B,)
-    code: torch.Tensor  # (B,) index into STATUSES
-    path: list[torch.Tensor] = field(default_factory=list)
-    path_predictions: list[torch.Tensor] = field(default_factory=list)
-
-    def keep_better(self, rows: torch.Tensor, other: Walk) -> None:
-        """Take over the samples of `other`, a walk of `rows` of the batch, that broke or ended at a larger loss."""
-        better = (other.code == SUCCESS) | (other.objective > self.objective[rows])
-        into = rows[better]
-        for name in ("x", "predictions", "objective", "steps", "code"):
-            getattr(self, name)[into] = getattr(other, name)[better]
-        for mine, theirs in ((self.path, other.path), (self.path_predictions, other.path_predictions)):
-            if mine and theirs:
-                mine.extend(mine[-1].clone() for _ in range(len(theirs) - len(mine)))
-                for t, entry in enumerate(mine):
-                    entry[into] = theirs[min(t, len(theirs) - 1)][better]
-
-
-def walk(
-    network: Network,
-    constraint: Constraint,
-    start: torch.Tensor,
-    labels: torch.Tensor,
-    alpha: torch.Tensor,
-    steps: int,
-    record: bool,
-) -> Walk:
-    """Step along ``alpha * direction`` and back into the constraint until a sample breaks, stalls or has had its steps.
-
-    One forward and backward pass a step; the last point costs a forward pass. Samples that are done leave the batch.
-    """
-    n = len(start)
-    state = Walk(
-        x=start.clone(),
-        first=labels.new_zeros(n),
-        predictions=labels.new_zeros(n),
-        objective=start.new_zeros(n),
-        steps=labels.new_zeros(n),
-        code=torch.full_like(labels, MAX_STEPS),
-    )
-    rows = torch.arange(n, device=start.device)  # who is still in the batch, and their x, labels and alpha
-    x, goal, alpha = start, labels, column(alpha, start)
-    for step in range(steps + 1):
-        gradient = None
-        if step < steps and constraint.needs_gradient:
-            predictions, objective, gradient = network.gradient(x, goal)
-        else:
-            predictions, objective = network.evaluate(x, goal)
-        state.x[rows], state.steps[rows] = x, step
-        state.predictions[rows], state.objective[rows] = predictions, objective
-        if step == 0:
-            state.first = predictions
-        if record:
-            state.path.append(state.x.clone())
-            state.path_predictions.append(state.predictions.clone())
-        done = network.broken(predictions, goal)
-        state.code[rows[done]] = SUCCESS
-        if step == steps or done.all():
-            break
-        if done.any():
-            keep = ~done
-            constraint.select(keep)
-            rows, x, goal, alpha = rows[keep], x[keep], goal[keep], alpha[keep]
-            gradient = None if gradient is None else gradient[keep]
-        direction = constraint.direction(x, gradient)
-        moving = direction.flatten(1).any(dim=1)
-        moved = constraint.project(x + alpha * direction)
-        if constraint.deterministic:
-            moving &= (moved != x).flatten(1).any(dim=1)
-        if not moving.all():
-            state.code[rows[~moving]] = STALLED
-            if not moving.any():
-                break
-            constraint.select(moving)
-            rows, moved, goal, alpha = rows[moving], moved[moving], goal[moving], alpha[moving]
-        x = moved
-    return state
 
 
 class Attack(ABC):
@@ -133,6 +48,7 @@ class Attack(ABC):
     restarts: int = 1
     random_start: bool = False
     eps: torch.Tensor | None = None
+    early_stop: bool = True
 
     def __init__(
         self,
@@ -183,11 +99,36 @@ class Attack(ABC):
     def _step_sizes(self, n: int, eps: torch.Tensor | None) -> torch.Tensor:
         """Length of a step for every sample, (n,)."""
 
-    def __call__(self, images: Array, labels: Any, *, manifold_labels: Any = None) -> Any:
-        """Adversarial images in the shape, kind, dtype and device of `images`; see :meth:`run`."""
-        return self.run(images, labels, manifold_labels=manifold_labels).adversarial
+    def _rule(self, alpha: torch.Tensor, like: torch.Tensor) -> StepRule:
+        """How to step from point to point of a walk that begins at points `like`."""
+        return FixedSteps(alpha, like)
 
-    def run(self, images: Array, labels: Any, *, manifold_labels: Any = None) -> AttackResult:
+    def _modules(self) -> tuple[torch.nn.Module, ...]:
+        """Every network that runs; they are left as they were."""
+        return (self.model,)
+
+    def replaced(self, **changes: Any) -> Any:
+        """A copy with other values for some of its attributes, `model`, `eps` or `generator` for instance.
+
+        Examples
+        --------
+        >>> from manifoldkit.attacks import PGD
+        >>> attack = PGD(torch.nn.Linear(2, 2), eps=0.1)
+        >>> attack.replaced(eps=0.2).eps, attack.eps
+        (tensor(0.2000, dtype=torch.float64), tensor(0.1000, dtype=torch.float64))
+        """
+        result = copy.copy(self)
+        for name, value in changes.items():
+            if not hasattr(self, name):
+                raise ValueError(f"{type(self).__name__} has no {name}")
+            setattr(result, name, read_radius(value, name) if name in ("eps", "alpha") and value is not None else value)
+        return result
+
+    def __call__(self, images: Array, labels: Any, *, manifold_labels: Any = None, start: Any = None) -> Any:
+        """Adversarial images in the shape, kind, dtype and device of `images`; see :meth:`run`."""
+        return self.run(images, labels, manifold_labels=manifold_labels, start=start).adversarial
+
+    def run(self, images: Array, labels: Any, *, manifold_labels: Any = None, start: Any = None) -> AttackResult:
         """Attack a batch and report sample by sample.
 
         Parameters
@@ -199,6 +140,8 @@ class Attack(ABC):
         manifold_labels : ints of shape (B,), optional
             Member of a :class:`LabelledManifold` for each sample. Default: `labels`; required if `targeted`, where
             `labels` say nothing of the class that a sample has.
+        start : tensor or array of shape (B, ...), optional
+            Where the walks begin, moved into the set of allowed images if need be; restarts begin at random again.
 
         Returns
         -------
@@ -213,7 +156,7 @@ class Attack(ABC):
             If shapes do not fit, images are empty, hold NaN or leave the bounds, labels are out of range, or the
             model returns NaN, the wrong shape, or nothing that can be differentiated.
         """
-        with torch.inference_mode(False), torch.no_grad(), as_found(self.model):
+        with torch.inference_mode(False), torch.no_grad(), as_found(*self._modules()):
             network = Network(self.model, self.loss, self.targeted)
             x = read_images(images, *network.home(), self.bounds)
             goal = read_labels(labels, len(x), x.device)
@@ -221,12 +164,22 @@ class Attack(ABC):
             eps = self.eps if self.eps is None or self.eps.ndim else self.eps.expand(len(x))
             if eps is not None and len(eps) != len(x):
                 raise ValueError(f"eps holds {len(eps)} radii for {len(x)} images: give one each, or a single number")
-            state, before = self._attack(network, x, goal, eps, members)
-            distance = None
-            if self.manifold is not None:
-                here = choose(self.manifold, members)
-                distance = norms(state.x - checked(here.project(state.x), state.x, "project", tuple(x.shape)))
-            return self._report(images, x, goal, state, before, distance)
+            begin = None if start is None else self._read_start(start, x)
+            state, before = self._attack(network, x, goal, eps, members, begin)
+            return self._report(images, x, goal, state, before, self._measure(x, state.x, members))
+
+    def _measure(
+        self, x: torch.Tensor, adversarial: torch.Tensor, members: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Distances of the adversaries to the manifold, and the share of each change that is tangent at the image."""
+        if self.manifold is None:
+            return None
+        here = choose(self.manifold, members)
+        with warnings.catch_warnings():  # an adversary may end between two sheets; its distance tells
+            warnings.simplefilter("ignore", MedialAxisWarning)
+            landed = checked(here.project(adversarial), x, "project", tuple(x.shape))
+            basis = bases(here.tangent_basis(x), x)
+        return norms(adversarial - landed), tangent_share(adversarial - x, basis)
 
     def _members(self, manifold_labels: Any, labels: torch.Tensor) -> torch.Tensor | None:
         if not isinstance(self.manifold, LabelledManifold):
@@ -240,6 +193,13 @@ class Attack(ABC):
             )
         return labels
 
+    @staticmethod
+    def _read_start(start: Any, x: torch.Tensor) -> torch.Tensor:
+        begin = read_images(start, x.device, x.dtype, None)
+        if begin.shape != x.shape:
+            raise ValueError(f"start must have the shape of the images, {tuple(x.shape)}, got {tuple(begin.shape)}")
+        return begin
+
     def _attack(
         self,
         network: Network,
@@ -247,6 +207,7 @@ class Attack(ABC):
         labels: torch.Tensor,
         eps: torch.Tensor | None,
         members: torch.Tensor | None,
+        begin: torch.Tensor | None,
     ) -> tuple[Walk, torch.Tensor]:
         generator = self.generator
         if generator is None:
@@ -257,23 +218,29 @@ class Attack(ABC):
             raise ValueError(f"alpha holds {len(alpha)} steps for {len(x)} images: give one each, or a single number")
         constraint = self._bind(x, eps, members, generator)
         start = constraint.start()
-        if not self.random_start:
-            state = walk(network, constraint, start, labels, alpha, self.steps, self.record_path)
-            return state, state.first if start is x else network.evaluate(x, labels)[0]
-        state = walk(network, constraint, start, labels, alpha, 0, self.record_path)
+        options: dict[str, Any] = {"early_stop": self.early_stop, "record": self.record_path}
+        if begin is None and not self.random_start:
+            state = walk(network, constraint, self._rule(alpha, start), start, labels, self.steps, **options)
+            return state, state.first if start is x else network.evaluate(x, labels, _as_is)[1]
+        state = walk(network, constraint, FixedSteps(alpha, start), start, labels, 0, **options)
+        before = state.first if start is x else network.evaluate(x, labels, _as_is)[1]
         state.objective.fill_(-torch.inf)
-        for _ in range(self.restarts):
-            rows = (state.code != SUCCESS).nonzero()[:, 0]
+        for attempt in range(self.restarts):
+            again = self.early_stop or attempt > 0
+            rows = (state.code != SUCCESS).nonzero()[:, 0] if again else torch.arange(len(x), device=x.device)
             if not len(rows):
                 break
             pick = rows.cpu()
             constraint = self._bind(
                 x[rows], None if eps is None else eps[pick], None if members is None else members[rows], generator
             )
-            start = constraint.random_start(generator)
-            new = walk(network, constraint, start, labels[rows], alpha[pick], self.steps, self.record_path)
-            state.keep_better(rows, new)
-        return state, state.first
+            if begin is not None and attempt == 0:
+                start = constraint.enter(begin[rows])
+            else:
+                start = constraint.random_start(generator)
+            rule = self._rule(alpha[pick], start)
+            state.keep_better(rows, walk(network, constraint, rule, start, labels[rows], self.steps, **options))
+        return state, before
 
     def _report(
         self,
@@ -282,7 +249,7 @@ class Attack(ABC):
         labels: torch.Tensor,
         state: Walk,
         before: torch.Tensor,
-        distance: torch.Tensor | None,
+        measured: tuple[torch.Tensor, torch.Tensor] | None,
     ) -> AttackResult:
         def back(tensor: torch.Tensor) -> Array:
             """Kind and device of the images; numbers that are not integers in their dtype."""
@@ -304,7 +271,12 @@ class Attack(ABC):
             status=STATUSES[state.code.cpu().numpy()],
             l2=back(norms(change)),
             linf=back(change.flatten(1).abs().amax(dim=1)),
-            distance_to_manifold=None if distance is None else back(distance),
+            distance_to_manifold=None if measured is None else back(measured[0]),
+            tangent_share=None if measured is None else back(measured[1]),
             path=back(torch.stack(state.path)) if state.path else None,
             path_predictions=back(torch.stack(state.path_predictions)) if state.path else None,
         )
+
+
+def _as_is(x: torch.Tensor) -> torch.Tensor:
+    return x

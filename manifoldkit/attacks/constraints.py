@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
 
 import torch
 
 from manifoldkit.attacks._input import column
 
-__all__ = ["Constraint", "L2Ball", "LinfBall", "draw", "norms", "read_norm", "shorten", "unit"]
+__all__ = ["Constraint", "L2Ball", "LinfBall", "draw", "norms", "shorten", "unit"]
 
 
-def norms(x: torch.Tensor) -> torch.Tensor:
-    """Euclidean length of every sample, (B, ...) -> (B,), without overflow or underflow of the squares."""
+def norms(x: torch.Tensor, norm: float = 2) -> torch.Tensor:
+    """Length of every sample, (B, ...) -> (B,), of norm 2 (without overflow or underflow of the squares) or inf."""
     flat = x.flatten(1)
     scale = flat.abs().amax(dim=1, keepdim=True)
+    if norm == math.inf:
+        return scale[:, 0]
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
     result: torch.Tensor = torch.linalg.vector_norm(flat / scale, dim=1) * scale[:, 0]
     return result
@@ -56,6 +57,14 @@ class Constraint(ABC):
     def random_start(self, generator: torch.Generator) -> torch.Tensor:
         """A random allowed point for every sample, (B, ...)."""
         raise TypeError(f"{type(self).__name__} has no random start")
+
+    def enter(self, images: torch.Tensor) -> torch.Tensor:
+        """Where a walk from other images than those bound begins, (B, ...)."""
+        return self.project(images)
+
+    def view(self, x: torch.Tensor) -> torch.Tensor:
+        """The images that the network sees at points of the walk; differentiable, by default the points themselves."""
+        return x
 
     @abstractmethod
     def direction(self, x: torch.Tensor, gradient: torch.Tensor | None) -> torch.Tensor:
@@ -148,10 +157,10 @@ class L2Ball(Constraint):
         self.images, self.radius = self.images[keep], self.radius[keep]
 
 
-def shorten(x: torch.Tensor, centre: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
+def shorten(x: torch.Tensor, centre: torch.Tensor, radius: torch.Tensor, norm: float = 2) -> torch.Tensor:
     """Points of `x` farther from the centre than `radius` (B, 1, ...) moved radially to that distance."""
     change = x - centre
-    size = column(norms(change), x)
+    size = column(norms(change, norm), x)
     safe = radius * (1 - 4 * torch.finfo(x.dtype).eps)
     outside = size > radius
     return torch.where(outside, centre + change * (safe / torch.where(outside, size, torch.ones_like(size))), x)
@@ -161,14 +170,3 @@ def draw(like: torch.Tensor, generator: torch.Generator, *, normal: bool) -> tor
     """Numbers in the shape of `like`, drawn where the generator lives so that devices agree."""
     sampler = torch.randn if normal else torch.rand
     return sampler(like.shape, generator=generator, device=generator.device, dtype=torch.float64).to(like)
-
-
-def read_norm(norm: Any) -> type[LinfBall] | type[L2Ball]:
-    """The ball of a norm: "inf" (or infinity, "Linf") or 2 (or "2", "L2")."""
-    if isinstance(norm, str):
-        norm = norm.removeprefix("L").removeprefix("l")
-    if norm == "inf" or (isinstance(norm, float) and math.isinf(norm) and norm > 0):
-        return LinfBall
-    if norm == "2" or (isinstance(norm, int | float) and not isinstance(norm, bool) and norm == 2):
-        return L2Ball
-    raise ValueError(f"norm must be 'inf' or 2, got {norm!r}")

@@ -27,16 +27,18 @@ class FGSM(PGD):
         Maps images (B, ...) to logits (B, K).
     eps : float or array of shape (B,)
         Size of the step in the units of the images, for all samples or for each.
-    norm : {"inf", 2}, default="inf"
+    norm : {"inf", 2, 1}, default="inf"
         Norm in which the step has this size.
     targeted : bool, default=False
         Walk towards the labels given instead of away from them.
-    loss : {"ce", "margin"} or callable, default="ce"
-        Cross entropy, logit margin, or a function (logits, labels) -> (B,).
+    loss : {"ce", "margin", "dlr"} or callable, default="ce"
+        Cross entropy, logit margin, difference of logits ratio, or a function (logits, labels) -> (B,).
     bounds : (low, high) or None, default=(0, 1)
         Range of valid image entries. Normalisation belongs into the model.
     manifold : Manifold or LabelledManifold, optional
         Only measured: fills `distance_to_manifold` of the result.
+    early_stop : bool, default=True
+        Leave samples that are wrong already as they are.
 
     Raises
     ------
@@ -72,15 +74,20 @@ class FGSM(PGD):
         bounds: tuple[float, float] | None = (0, 1),
         *,
         manifold: Manifold | LabelledManifold | None = None,
+        early_stop: bool = True,
     ) -> None:
         super().__init__(
             model,
             eps,
-            alpha=eps,
             steps=1,
             norm=norm,
             targeted=targeted,
             loss=loss,
             bounds=bounds,
             manifold=manifold,
+            early_stop=early_stop,
         )
+
+    def _step_sizes(self, n: int, eps: torch.Tensor | None) -> torch.Tensor:
+        assert eps is not None
+        return eps

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import torch
 from torch.nn import functional
 
-__all__ = ["Loss", "cross_entropy", "margin", "resolve"]
+__all__ = ["Loss", "cross_entropy", "dlr", "margin", "resolve"]
 
 Loss: TypeAlias = "Callable[[torch.Tensor, torch.Tensor], torch.Tensor]"
 
@@ -42,6 +42,29 @@ def margin(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return rival - logits.gather(1, labels[:, None])[:, 0]
 
 
+def dlr(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    r"""Difference of logits ratio :math:`(\max_{j \neq y} z_j - z_y) / (z_{\pi_1} - z_{\pi_3})` of (B, K) logits.
+
+    Numbered by size, :math:`z_{\pi_1} \geq z_{\pi_2} \geq \dots`. Neither a shift nor a scale of the logits changes it,
+    so that a network cannot hide its gradient by being very sure. Needs three classes.
+
+    References
+    ----------
+    .. [1] Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
+       attacks", ICML 2020.
+
+    Examples
+    --------
+    >>> dlr(torch.tensor([[3.0, 1.0, 2.0]]), torch.tensor([0]))
+    tensor([-0.5000])
+    """
+    if logits.shape[1] < 3:
+        raise ValueError(f"the loss 'dlr' needs three classes, got {logits.shape[1]}: take loss='margin'")
+    top = logits.topk(3, dim=1).values
+    spread = (top[:, 0] - top[:, 2]).clamp_min(1e-12)
+    return margin(logits, labels) / spread
+
+
 def resolve(loss: str | Loss) -> Loss:
     """The function behind a name; a function passes unchanged.
 
@@ -52,11 +75,11 @@ def resolve(loss: str | Loss) -> Loss:
     TypeError
         If `loss` is neither a name nor callable.
     """
-    named: dict[str, Loss] = {"ce": cross_entropy, "margin": margin}
+    named: dict[str, Loss] = {"ce": cross_entropy, "margin": margin, "dlr": dlr}
     if isinstance(loss, str):
         if loss not in named:
-            raise ValueError(f"loss must be 'ce', 'margin' or a function (logits, labels) -> (B,), got {loss!r}")
+            raise ValueError(f"loss must be 'ce', 'margin', 'dlr' or a function (logits, labels) -> (B,), got {loss!r}")
         return named[loss]
     if not callable(loss):
-        raise TypeError(f"loss must be 'ce', 'margin' or a function (logits, labels) -> (B,), got {loss!r}")
+        raise TypeError(f"loss must be 'ce', 'margin', 'dlr' or a function (logits, labels) -> (B,), got {loss!r}")
     return loss

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 
 from manifoldkit.attacks._input import column
 from manifoldkit.attacks.constraints import Constraint, draw, norms, shorten, unit
+from manifoldkit.attacks.tangent import apply, bases, checked, choose, coefficients
 from manifoldkit.exceptions import MedialAxisWarning
 from manifoldkit.geometry.protocol import LabelledManifold, Manifold, project_with_tangents
 
-__all__ = ["ManifoldConstraint", "ManifoldOptions", "RandomTangentConstraint", "checked", "choose"]
+__all__ = ["ManifoldConstraint", "ManifoldOptions", "RandomTangentConstraint"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class ManifoldOptions:
     normal_only: bool = False
     carry: bool = False
     bounds: tuple[float, float] | None = None
+    norm: float = 2
+    geodesic: bool = False
 
 
 class ManifoldConstraint(Constraint):
@@ -44,8 +46,9 @@ class ManifoldConstraint(Constraint):
     options : ManifoldOptions
         How to walk.
     eps : Tensor of shape (B,) or None
-        Largest distance from the start. Points beyond it are moved radially inwards and projected again, in turn;
-        what is left of the excess after eight rounds is cut off radially.
+        Largest distance from the start, or largest length of the walk (`geodesic`: the sum of the chords). Points
+        beyond it are moved radially inwards and projected again, in turn; what is left of the excess after eight
+        rounds is cut off radially.
     """
 
     def __init__(
@@ -63,17 +66,31 @@ class ManifoldConstraint(Constraint):
         self.origin = images if options.carry else self._clip(landed)
         self.basis = None if options.refresh else self._call_tangents(landed)
         self.radius = None if eps is None else column(eps, images)
+        self.last = self.origin  # where the walk was last seen, and the length that remains
+        self.remaining = self.radius
 
     def start(self) -> torch.Tensor:
         """The projections of the images, or with carried residuals the images themselves."""
         return self.origin
 
+    def random_start(self, generator: torch.Generator) -> torch.Tensor:
+        """Uniform in the ball of radius eps in the tangent space of the start, then back onto the manifold."""
+        if self.radius is None:
+            raise ValueError("a random start needs eps, the distance within which to begin")
+        basis = self._basis(self.origin)
+        away = apply(basis, draw(basis[:, 0, :], generator, normal=True)).reshape(self.origin.shape)
+        away = away / column(norms(away, self.options.norm), away).clamp_min(torch.finfo(away.dtype).tiny)
+        rank = basis.flatten(1).square().sum(dim=1).clamp_min(1)
+        share = draw(rank, generator, normal=False) ** (1 / rank)
+        return self.project(self.origin + self.radius * column(share, away) * away)
+
     def direction(self, x: torch.Tensor, gradient: torch.Tensor | None) -> torch.Tensor:
         """Tangent part of the gradient; zero where it is lost in the rounding of the gradient."""
         assert gradient is not None
+        self._travel(x)
         full = unit(gradient).flatten(1)
         basis = self._basis(x)
-        tangent = _apply(basis, _coefficients(basis, full))
+        tangent = apply(basis, coefficients(basis, full))
         lost = torch.linalg.vector_norm(tangent, dim=1, keepdim=True) <= 16 * torch.finfo(x.dtype).eps
         tangent = tangent.masked_fill(lost, 0.0).reshape(x.shape)
         return unit(tangent) if self.options.normalize else tangent * column(norms(gradient), x)
@@ -83,19 +100,29 @@ class ManifoldConstraint(Constraint):
         x = self._land(x)
         if self.radius is None:
             return x
-        limit = self.radius.flatten() * (1 + 1e-6)
+        centre, radius, norm = self.last, self.remaining, self.options.norm
+        assert radius is not None
+        limit = radius.flatten() * (1 + 1e-6)
         for _ in range(8):
-            far = norms(x - self.origin) > limit
+            far = norms(x - centre, norm) > limit
             if not far.any():
                 break
-            x = torch.where(column(far, x).bool(), self._land(shorten(x, self.origin, self.radius)), x)
-        return shorten(x, self.origin, self.radius)
+            x = torch.where(column(far, x).bool(), self._land(shorten(x, centre, radius, norm)), x)
+        return shorten(x, centre, radius, norm)
+
+    def _travel(self, x: torch.Tensor) -> None:
+        """Take the way to `x` off the length that remains."""
+        if self.options.geodesic and self.remaining is not None:
+            self.remaining = (self.remaining - column(norms(x - self.last, self.options.norm), x)).clamp_min(0)
+            self.last = x
 
     def select(self, keep: torch.Tensor) -> None:
         self.origin = self.origin[keep]
         self.residual = None if self.residual is None else self.residual[keep]
         self.basis = None if self.basis is None else self.basis[keep]
         self.radius = None if self.radius is None else self.radius[keep]
+        self.last = self.last[keep]
+        self.remaining = None if self.remaining is None else self.remaining[keep]
         if self.members is not None:
             self.members = self.members[keep]
             self.here = choose(self.manifold, self.members)
@@ -111,7 +138,7 @@ class ManifoldConstraint(Constraint):
         z, basis = self._call(y, tangents=self.options.normal_only)
         if basis is not None:
             pull = (z - y).flatten(1)
-            z = y + (pull - _apply(basis, _coefficients(basis, pull))).reshape(y.shape)
+            z = y + (pull - apply(basis, coefficients(basis, pull))).reshape(y.shape)
         return self._clip(z if self.residual is None else z + self.residual)
 
     def _clip(self, x: torch.Tensor) -> torch.Tensor:
@@ -123,14 +150,10 @@ class ManifoldConstraint(Constraint):
             warnings.simplefilter("ignore", MedialAxisWarning)
             points, basis = project_with_tangents(self.here, x) if tangents else (self.here.project(x), None)
         points = checked(points, x, "project", tuple(x.shape))
-        return points, self._checked_basis(basis, x) if tangents else None
+        return points, bases(basis, x) if tangents else None
 
     def _call_tangents(self, x: torch.Tensor) -> torch.Tensor:
-        return self._checked_basis(self.here.tangent_basis(x), x)
-
-    @staticmethod
-    def _checked_basis(basis: object, x: torch.Tensor) -> torch.Tensor:
-        return checked(basis, x, "tangent_basis", (len(x), x[0].numel(), None))
+        return bases(self.here.tangent_basis(x), x)
 
 
 class RandomTangentConstraint(ManifoldConstraint):
@@ -153,36 +176,7 @@ class RandomTangentConstraint(ManifoldConstraint):
 
     def direction(self, x: torch.Tensor, gradient: torch.Tensor | None) -> torch.Tensor:
         """``T c`` with c standard normal, normalised if asked."""
+        self._travel(x)
         basis = self._basis(x)
-        tangent = _apply(basis, draw(basis[:, 0, :], self.generator, normal=True)).reshape(x.shape)
+        tangent = apply(basis, draw(basis[:, 0, :], self.generator, normal=True)).reshape(x.shape)
         return unit(tangent) if self.options.normalize else tangent
-
-
-def choose(manifold: Manifold | LabelledManifold, members: torch.Tensor | None) -> Manifold:
-    """The manifold itself, or the members of a family that the samples belong to."""
-    if members is None:
-        return cast("Manifold", manifold)
-    return cast("LabelledManifold", manifold).at(members)
-
-
-def _coefficients(basis: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-    """T^T v: (B, D, d), (B, D) -> (B, d)."""
-    return torch.einsum("bik,bi->bk", basis, vectors)
-
-
-def _apply(basis: torch.Tensor, coefficients: torch.Tensor) -> torch.Tensor:
-    """T c: (B, D, d), (B, d) -> (B, D)."""
-    return torch.einsum("bik,bk->bi", basis, coefficients)
-
-
-def checked(value: object, x: torch.Tensor, name: str, shape: tuple[int | None, ...]) -> torch.Tensor:
-    """The answer of a manifold in the dtype and device of `x`, or an error that names the manifold as its cause."""
-    if not isinstance(value, torch.Tensor):
-        raise TypeError(f"the manifold's {name} must return a tensor when given one, got {type(value).__name__}")
-    fits = value.ndim == len(shape) and all(e is None or e == s for e, s in zip(shape, value.shape, strict=True))
-    if not fits:
-        expected = "(" + ", ".join("d" if e is None else str(e) for e in shape) + ")"
-        raise ValueError(f"the manifold's {name} must return shape {expected}, got {tuple(value.shape)}")
-    if not torch.isfinite(value).all():
-        raise ValueError(f"the manifold's {name} returned NaN or infinity: fit it on data like these images")
-    return value.detach().to(x)

@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 
-from manifoldkit.attacks._input import read_radius
+from manifoldkit.attacks._input import one_of, read_radius, read_steps
 from manifoldkit.attacks.base import Attack
 from manifoldkit.attacks.constraints import Constraint
 from manifoldkit.attacks.losses import Loss
 from manifoldkit.attacks.manifold_constraint import ManifoldConstraint, ManifoldOptions, RandomTangentConstraint
+from manifoldkit.attacks.steps import LineSearch, StepRule
 from manifoldkit.geometry.protocol import LabelledManifold, Manifold
 
 __all__ = ["OnManifoldPGD", "RandomTangentWalk"]
@@ -43,8 +44,8 @@ class OnManifoldPGD(Attack):
         Step length in the units of the images; with ``normalize=False`` the factor of the gradient.
     steps : int, default=50
         Most steps of each walk; 0 projects only.
-    loss : {"ce", "margin"} or callable, default="ce"
-        Cross entropy, logit margin, or a function (logits, labels) -> (B,).
+    loss : {"ce", "margin", "dlr"} or callable, default="ce"
+        Cross entropy, logit margin, difference of logits ratio, or a function (logits, labels) -> (B,).
     targeted : bool, default=False
         Walk towards the labels given instead of away from them.
     normalize : bool, default=True
@@ -64,7 +65,19 @@ class OnManifoldPGD(Attack):
     record_path : bool, default=False
         Keep the images of every step.
     generator : torch.Generator, optional
-        Source of random numbers (of the random walk only); None is a fresh one.
+        Source of random numbers (of random starts and of the random walk); None is a fresh one.
+    budget : {"ambient", "geodesic"}, default="ambient"
+        What `eps` limits: the straight distance from the start, or the length of the walk (sum of its chords), which
+        is at least the geodesic distance.
+    line_search : sequence of float, optional
+        Multiples of `alpha`, of which each step takes the one with the largest loss, at the cost of a projection and a
+        forward pass for each: ``line_search=numpy.geomspace(0.01, 10, 7)`` is a sweep over three decades.
+    random_start : bool, default=False
+        Begin at a random point of the manifold within `eps`, which is then needed.
+    restarts : int, default=1
+        Walks for each sample that holds, each from another random start.
+    early_stop : bool, default=True
+        Let broken samples leave the batch.
 
     Raises
     ------
@@ -110,6 +123,11 @@ class OnManifoldPGD(Attack):
         eps: Any = None,
         record_path: bool = False,
         generator: torch.Generator | None = None,
+        budget: str = "ambient",
+        line_search: Any = None,
+        random_start: bool = False,
+        restarts: int = 1,
+        early_stop: bool = True,
     ) -> None:
         if manifold is None:
             raise TypeError("manifold must have project and tangent_basis, or at(labels), got None")
@@ -126,9 +144,20 @@ class OnManifoldPGD(Attack):
         self.alpha = read_radius(alpha, "alpha")
         self.eps = None if eps is None else read_radius(eps, "eps")
         self.normalize = bool(normalize)
-        self.tangent = _one_of(tangent, "tangent", ("fixed", "refresh"))
-        self.projection = _one_of(projection, "projection", ("full", "normal"))
-        self.residual = _one_of(residual, "residual", ("drop", "carry"))
+        self.tangent = one_of(tangent, "tangent", ("fixed", "refresh"))
+        self.projection = one_of(projection, "projection", ("full", "normal"))
+        self.residual = one_of(residual, "residual", ("drop", "carry"))
+        self.budget = one_of(budget, "budget", ("ambient", "geodesic"))
+        self.line_search = None if line_search is None else _factors(line_search)
+        self.random_start = bool(random_start)
+        self.restarts = read_steps(restarts, "restarts", 1)
+        self.early_stop = bool(early_stop)
+        if self.budget == "geodesic" and self.eps is None:
+            raise ValueError("budget='geodesic' needs eps, the length that a walk may have")
+        if self.random_start and self.eps is None:
+            raise ValueError("a random start needs eps, the distance within which to begin")
+        if self.restarts > 1 and not self.random_start:
+            raise ValueError("restarts repeat one and the same walk without a random start: pass random_start=True")
 
     def _options(self) -> ManifoldOptions:
         return ManifoldOptions(
@@ -137,6 +166,7 @@ class OnManifoldPGD(Attack):
             normal_only=self.projection == "normal",
             carry=self.residual == "carry",
             bounds=self.bounds,
+            geodesic=self.budget == "geodesic",
         )
 
     def _bind(
@@ -150,6 +180,9 @@ class OnManifoldPGD(Attack):
 
     def _step_sizes(self, n: int, eps: torch.Tensor | None) -> torch.Tensor:
         return self.alpha if self.alpha.ndim else self.alpha.expand(n)
+
+    def _rule(self, alpha: torch.Tensor, like: torch.Tensor) -> StepRule:
+        return super()._rule(alpha, like) if self.line_search is None else LineSearch(alpha, like, self.line_search)
 
 
 class RandomTangentWalk(OnManifoldPGD):
@@ -181,7 +214,8 @@ class RandomTangentWalk(OnManifoldPGD):
         return RandomTangentConstraint(images, self.manifold, manifold_labels, self._options(), eps, generator)
 
 
-def _one_of(value: str, name: str, options: tuple[str, ...]) -> str:
-    if value not in options:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
-    return value
+def _factors(values: Any) -> tuple[float, ...]:
+    factors = tuple(read_radius(value, "every factor of line_search").item() for value in values)
+    if not factors:
+        raise ValueError("line_search must hold at least one factor, or be None")
+    return factors

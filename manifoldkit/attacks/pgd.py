@@ -1,18 +1,23 @@
-"""Projected gradient descent in an L_inf or L2 ball."""
+"""Projected gradient descent in an L_inf, L2 or L1 ball."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 
-from manifoldkit.attacks._input import read_radius, read_steps
+from manifoldkit.attacks._input import one_of, read_norm, read_radius, read_steps
 from manifoldkit.attacks.base import Attack
-from manifoldkit.attacks.constraints import Constraint, read_norm
+from manifoldkit.attacks.constraints import Constraint, L2Ball, LinfBall
+from manifoldkit.attacks.l1 import L1Ball
 from manifoldkit.attacks.losses import Loss
+from manifoldkit.attacks.steps import AdaptiveSteps, MomentumSteps, StepRule
 from manifoldkit.geometry.protocol import LabelledManifold, Manifold
 
 __all__ = ["PGD"]
+
+BALLS: dict[float, type[LinfBall | L2Ball | L1Ball]] = {math.inf: LinfBall, 2.0: L2Ball, 1.0: L1Ball}
 
 
 class PGD(Attack):
@@ -21,7 +26,8 @@ class PGD(Attack):
     .. math:: x_{t+1} = \Pi(x_t + \alpha\, d_t), \qquad
               d_t = \operatorname{sign} \nabla_x L \ \text{ or } \ \nabla_x L / |\nabla_x L|_2
 
-    with :math:`\Pi` the projection onto the ball of radius `eps` around the image and onto the bounds. A sample
+    with :math:`\Pi` the projection onto the ball of radius `eps` around the image and onto the bounds; in the L1 ball
+    the entries of the largest gradient share the step (see :class:`~manifoldkit.attacks.l1.L1Ball`). A sample
     leaves the batch as soon as the model gets it wrong, which makes the attack several times cheaper where it
     succeeds, and changes nothing for the samples that hold. A sample whose step changes nothing leaves as
     "stalled": its gradient is zero in floating point (``loss="margin"`` helps), or it sits in a corner of the ball.
@@ -33,10 +39,10 @@ class PGD(Attack):
     eps : float or array of shape (B,), default=0.3
         Radius of the ball in the units of the images, for all samples or for each.
     alpha : float or array of shape (B,), optional
-        Step length; eps / 4 by default.
+        Step length; eps / 4 by default, 2 eps to begin with if ``step_control="apgd"``.
     steps : int, default=40
         Most steps of each walk.
-    norm : {"inf", 2}, default="inf"
+    norm : {"inf", 2, 1}, default="inf"
         Norm of the ball.
     random_start : bool, default=False
         Begin at a uniformly random point of the ball instead of at the image.
@@ -45,8 +51,8 @@ class PGD(Attack):
         largest loss is kept.
     targeted : bool, default=False
         Walk towards the labels given instead of away from them.
-    loss : {"ce", "margin"} or callable, default="ce"
-        Cross entropy, logit margin, or a function (logits, labels) -> (B,).
+    loss : {"ce", "margin", "dlr"} or callable, default="ce"
+        Cross entropy, logit margin, difference of logits ratio, or a function (logits, labels) -> (B,).
     bounds : (low, high) or None, default=(0, 1)
         Range of valid image entries. Normalisation belongs into the model, so that `eps` means what it says.
     generator : torch.Generator, optional
@@ -55,6 +61,14 @@ class PGD(Attack):
         Only measured: fills `distance_to_manifold` of the result.
     record_path : bool, default=False
         Keep the images of every step.
+    momentum : float, default=0.0
+        Factor of the sum of earlier gradients, each divided by its L1 norm; 1 is MI-FGSM [2]_.
+    step_control : {"fixed", "apgd"}, default="fixed"
+        Steps of one length, or steps that are halved where a walk no longer gains [3]_, which need no `alpha` and
+        answer with the point of the largest loss.
+    early_stop : bool, default=True
+        Let broken samples leave the batch. Without, every sample has all its steps and its last point is the answer,
+        as from other libraries and as adversarial training wants it.
 
     Raises
     ------
@@ -71,6 +85,9 @@ class PGD(Attack):
     ----------
     .. [1] Madry, Makelov, Schmidt, Tsipras and Vladu, "Towards deep learning models resistant to adversarial
        attacks", ICLR 2018.
+    .. [2] Dong et al., "Boosting adversarial attacks with momentum", CVPR 2018.
+    .. [3] Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
+       attacks", ICML 2020.
 
     Examples
     --------
@@ -99,6 +116,9 @@ class PGD(Attack):
         *,
         manifold: Manifold | LabelledManifold | None = None,
         record_path: bool = False,
+        momentum: float = 0.0,
+        step_control: str = "fixed",
+        early_stop: bool = True,
     ) -> None:
         super().__init__(
             model,
@@ -113,9 +133,16 @@ class PGD(Attack):
         self.eps = read_radius(eps, "eps")
         self.alpha = None if alpha is None else read_radius(alpha, "alpha")
         self.norm = norm
-        self._ball = read_norm(norm)
+        self._norm = read_norm(norm)
         self.random_start = bool(random_start)
         self.restarts = read_steps(restarts, "restarts", 1)
+        self.momentum = float(momentum)
+        if not (math.isfinite(self.momentum) and self.momentum >= 0):
+            raise ValueError(f"momentum must be a number that is not negative, got {momentum!r}")
+        self.step_control = one_of(step_control, "step_control", ("fixed", "apgd"))
+        if self.momentum and self.step_control == "apgd":
+            raise ValueError("step_control='apgd' has a momentum of its own: leave momentum out")
+        self.early_stop = bool(early_stop)
         if self.restarts > 1 and not self.random_start:
             raise ValueError("restarts repeat one and the same walk without a random start: pass random_start=True")
 
@@ -127,10 +154,15 @@ class PGD(Attack):
         generator: torch.Generator,
     ) -> Constraint:
         assert eps is not None
-        return self._ball(images, eps, self.bounds)
+        return BALLS[self._norm](images, eps, self.bounds)
 
     def _step_sizes(self, n: int, eps: torch.Tensor | None) -> torch.Tensor:
         assert eps is not None
         if self.alpha is None:
-            return eps / 4
+            return 2 * eps if self.step_control == "apgd" else eps / 4
         return self.alpha if self.alpha.ndim else self.alpha.expand(n)
+
+    def _rule(self, alpha: torch.Tensor, like: torch.Tensor) -> StepRule:
+        if self.step_control == "apgd":
+            return AdaptiveSteps(alpha, like, self.steps)
+        return MomentumSteps(alpha, like, self.momentum) if self.momentum else super()._rule(alpha, like)

@@ -37,6 +37,9 @@ class AttackResult:
         Size of the change from the image given.
     distance_to_manifold : array of shape (B,) or None
         ``|x - project(x)|`` at the adversary; None when the attack has no manifold.
+    tangent_share : array of shape (B,) or None
+        Share ``|T T^T (x - x0)|^2 / |x - x0|^2`` of the change that is tangent to the manifold at the image, from 0
+        to 1, and 0 without a change; None when the attack has no manifold.
     path : array of shape (T + 1, B, ...) or None
         Images after 0..T steps when recorded; samples that have left stay at their last image.
     path_predictions : int array of shape (T + 1, B) or None
@@ -66,6 +69,7 @@ class AttackResult:
     l2: Array
     linf: Array
     distance_to_manifold: Array | None = None
+    tangent_share: Array | None = None
     path: Array | None = None
     path_predictions: Array | None = None
 
@@ -83,7 +87,7 @@ class AttackResult:
         Keys: `samples`, `success`, `stalled`, `max_steps` (counts), `success_rate`; `clean_accuracy` (before),
         `robust_accuracy` (after) and `flipped_rate` (share of the right ones that the attack broke), all three None
         for targeted attacks; means over the successful ones: `mean_steps`, `mean_l2`, `mean_linf`,
-        `mean_distance_to_manifold`.
+        `mean_distance_to_manifold`, `mean_tangent_share`.
         """
         success = _numpy(self.success)
         right = _numpy(self.prediction_before) == _numpy(self.labels)
@@ -98,6 +102,7 @@ class AttackResult:
         figures["mean_l2"] = _mean(self.l2, success)
         figures["mean_linf"] = _mean(self.linf, success)
         figures["mean_distance_to_manifold"] = _mean(self.distance_to_manifold, success)
+        figures["mean_tangent_share"] = _mean(self.tangent_share, success)
         return figures
 
 

@@ -18,15 +18,19 @@ from .curves import make_circle, make_noisy_circle
 from .digits import RenderedImages, make_rotated_digit, render_digit
 from .mnist import ImageDataset, load_fashion_mnist, load_mnist
 from .surfaces import make_sphere, make_swiss_roll, make_torus
+from .tasks import ClassifiedSample, make_circle_task, make_plane_task
 
 __all__ = [
+    "ClassifiedSample",
     "ImageDataset",
     "ManifoldSample",
     "RenderedImages",
     "load_fashion_mnist",
     "load_mnist",
     "make_circle",
+    "make_circle_task",
     "make_noisy_circle",
+    "make_plane_task",
     "make_rotated_digit",
     "make_sphere",
     "make_swiss_roll",

@@ -177,6 +177,11 @@ class Sphere(_Exact):
         if self.center.shape != (self.ambient_dimension,):
             raise ValueError(f"center must have shape ({self.ambient_dimension},), got {self.center.shape}")
 
+    @property
+    def reach(self) -> float:
+        """Largest distance within which nearest points are unique: the radius."""
+        return self.radius
+
     def __repr__(self) -> str:
         return f"Sphere(dimension={self.dimension}, radius={self.radius:g}, center={self.center.tolist()})"
 
@@ -308,6 +313,11 @@ class FlatTorus(_Exact):
         self.dimension = len(self.radii)
         self.ambient_dimension = 2 * self.dimension
 
+    @property
+    def reach(self) -> float:
+        """Largest distance within which nearest points are unique: the smallest radius."""
+        return min(self.radii)
+
     def __repr__(self) -> str:
         return f"FlatTorus(radii={self.radii})"
 
@@ -390,6 +400,11 @@ class Plane(_Exact):
         self.origin = np.zeros(len(columns)) if origin is None else as_array(origin, "origin").ravel().copy()
         if self.origin.shape != (self.ambient_dimension,):
             raise ValueError(f"origin must have {self.ambient_dimension} entries, got {self.origin.size}")
+
+    @property
+    def reach(self) -> float:
+        """Largest distance within which nearest points are unique: infinite."""
+        return math.inf
 
     def __repr__(self) -> str:
         return f"Plane(dimension={self.dimension}, ambient_dimension={self.ambient_dimension})"

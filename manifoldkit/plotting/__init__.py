@@ -18,6 +18,8 @@ from .attack_rows import plot_attack_rows
 from .decision import plot_decision_map
 from .embedding import plot_embedding
 from .images import plot_images, plot_tangent_images
+from .loss_map import plot_loss_map
+from .robustness import plot_robustness
 from .spectrum import plot_scaling_curve, plot_spectrum
 from .success import plot_success_curve
 from .vectors import plot_projection, plot_vectors
@@ -27,7 +29,9 @@ __all__ = [
     "plot_decision_map",
     "plot_embedding",
     "plot_images",
+    "plot_loss_map",
     "plot_projection",
+    "plot_robustness",
     "plot_scaling_curve",
     "plot_spectrum",
     "plot_success_curve",

@@ -17,7 +17,7 @@ from ._input import Floats, axes_or_new, class_array, matrix
 from ._style import PALETTE, outline
 from .embedding import draw_path
 
-__all__ = ["plot_decision_map"]
+__all__ = ["edges", "plot_decision_map", "ticks"]
 
 
 def plot_decision_map(
@@ -72,7 +72,7 @@ def plot_decision_map(
     >>> sorted(text.get_text() for text in ax.texts)
     ['6', '9']
     """
-    xs, ys = _ticks(x, "x"), _ticks(y, "y")
+    xs, ys = ticks(x, "x"), ticks(y, "y")
     classes = _classes(predict, xs, ys)
     track = None if path is None else matrix(path, "path", (2,))
     present = np.unique(classes)
@@ -84,8 +84,8 @@ def plot_decision_map(
         xs, ys, np.searchsorted(present, classes), shading="nearest", cmap=ListedColormap(colors),
         norm=BoundaryNorm(np.arange(len(present) + 1) - 0.5, len(present)), rasterized=True,
     )  # fmt: skip
-    ax.set_xlim(*_edges(xs))
-    ax.set_ylim(*_edges(ys))
+    ax.set_xlim(*edges(xs))
+    ax.set_ylim(*edges(ys))
     taken = np.zeros(classes.shape, dtype=bool) if track is None else _near_path(track, xs, ys)
     for value in present:
         name = str(value) if class_names is None else class_names[value]
@@ -106,14 +106,15 @@ def _classes(predict: Any | Callable[[Floats], Any], x: Floats, y: Floats) -> ND
     return class_array(predict(points), "predict(points)", (len(points),)).reshape(shape)
 
 
-def _ticks(values: Any, name: str) -> Floats:
-    ticks = as_array(values, name)
-    if ticks.ndim != 1 or len(ticks) < 2 or (np.diff(ticks) <= 0).any():
-        raise ValueError(f"{name} must be an ascending vector of at least two values, got shape {ticks.shape}")
-    return ticks
+def ticks(values: Any, name: str) -> Floats:
+    """An ascending vector, the values of one parameter of a map."""
+    vector = as_array(values, name)
+    if vector.ndim != 1 or len(vector) < 2 or (np.diff(vector) <= 0).any():
+        raise ValueError(f"{name} must be an ascending vector of at least two values, got shape {vector.shape}")
+    return vector
 
 
-def _edges(ticks: Floats) -> tuple[float, float]:
+def edges(ticks: Floats) -> tuple[float, float]:
     """Outer edges of the cells whose centres are the ticks."""
     return float(1.5 * ticks[0] - 0.5 * ticks[1]), float(1.5 * ticks[-1] - 0.5 * ticks[-2])
 

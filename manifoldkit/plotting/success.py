@@ -14,7 +14,7 @@ from .._arrays import as_array
 from ._input import Floats, axes_or_new
 from ._style import PALETTE, tidy
 
-__all__ = ["plot_success_curve"]
+__all__ = ["LINES", "plot_success_curve", "spread_out"]
 
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 #: Least distance between the names of two curves, as a share of the height of the axes.
@@ -72,7 +72,7 @@ def plot_success_curve(results: Mapping[str, Any], *, steps: int | None = None, 
         )  # fmt: skip
         ends.append((share[-1], name, color))
     for height, (share_end, name, color) in zip(
-        _spread(np.array([height for height, _, _ in ends])), ends, strict=True
+        spread_out(np.array([height for height, _, _ in ends])), ends, strict=True
     ):
         ax.annotate(
             f"{name}  {100 * share_end:.0f} %", (1.0, height), xycoords=("axes fraction", "data"), xytext=(6, 0),
@@ -100,7 +100,7 @@ def _read(name: str, result: Any) -> tuple[NDArray[np.bool_], Floats]:
     return success.astype(bool), taken
 
 
-def _spread(heights: Floats) -> Floats:
+def spread_out(heights: Floats) -> Floats:
     """Heights moved apart to at least `GAP`, in their order, as little as a sweep up and one down need."""
     order = np.argsort(heights, kind="stable")
     moved = heights[order].astype(np.float64)

@@ -64,7 +64,7 @@ class DistanceCalibration(BaseEstimator):
         distances = self.distance(X, labels)
         if len(distances) == 0:
             raise ValueError("X is empty: give held-out samples to compare with")
-        groups = self._groups(labels, len(distances))
+        groups = self.groups(labels, len(distances))
         self.distances_ = {group: np.sort(distances[groups == group]) for group in set(groups.tolist())}
         return self
 
@@ -83,7 +83,7 @@ class DistanceCalibration(BaseEstimator):
         """Share (n,) of held-out samples that are at most as far from their manifold as each sample of `X`."""
         check_is_fitted(self)
         distances = self.distance(X, labels)
-        groups = self._groups(labels, len(distances))
+        groups = self.groups(labels, len(distances))
         if unknown := set(groups.tolist()) - set(self.distances_):
             raise ValueError(f"labels {sorted(unknown)} were not among the held-out samples")
         result = np.empty(len(distances))
@@ -92,7 +92,8 @@ class DistanceCalibration(BaseEstimator):
             result[chosen] = np.searchsorted(reference, distances[chosen], side="right") / len(reference)
         return result
 
-    def _groups(self, labels: Any, n: int) -> np.ndarray[Any, Any]:
+    def groups(self, labels: Any, n: int) -> np.ndarray[Any, Any]:
+        """What each of n samples is compared with: its label, or None for a plain manifold."""
         if not isinstance(self.manifold, LabelledManifold):
             return np.full(n, None)
         return labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)

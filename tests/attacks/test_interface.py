@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from manifoldkit.attacks import FGSM, PGD, Attack, OnManifoldPGD, ProbabilitiesWarning, RandomTangentWalk
-from manifoldkit.attacks.base import Walk
+from manifoldkit.attacks import (
+    FGSM,
+    PGD,
+    Attack,
+    LatentPGD,
+    OnManifoldPGD,
+    ProbabilitiesWarning,
+    ProjectionAttack,
+    RandomTangentWalk,
+    SubspacePGD,
+)  # fmt: skip
+from manifoldkit.attacks.loop import Walk
 from manifoldkit.attacks.losses import cross_entropy, margin
 from manifoldkit.geometry.exact import Plane
 
@@ -20,10 +30,15 @@ def all_attacks(model: torch.nn.Module, size: int) -> list[Attack]:
         PGD(model, 0.05, steps=4, random_start=True, restarts=2),
         OnManifoldPGD(model, plane, 0.02, 4),
         RandomTangentWalk(model, plane, 0.02, 4),
+        PGD(model, 0.5, steps=4, norm=1, step_control="apgd"),
+        SubspacePGD(model, plane, 0.2, steps=4),
+        SubspacePGD(model, plane, 0.2, "tangent", norm="inf", steps=4),
+        ProjectionAttack(model, plane, 0.1, steps=4),
+        LatentPGD(model, torch.nn.Identity(), torch.nn.Identity(), 0.1, steps=4),
     ]
 
 
-@pytest.mark.parametrize("which", range(5))
+@pytest.mark.parametrize("which", range(10))
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("kind", ["torch", "numpy"])
 def test_answer_has_the_kind_of_the_images(convnet, images, which, dtype, kind):
@@ -112,7 +127,7 @@ def test_summary_without_a_success_has_no_means(half_space):
     assert figures["robust_accuracy"] == 1.0
 
 
-@pytest.mark.parametrize("which", [1, 2, 3, 4])
+@pytest.mark.parametrize("which", range(1, 10))
 def test_path_shows_every_step(convnet, images, which):
     attack = all_attacks(convnet, 36)[which]
     attack.record_path = True
@@ -175,7 +190,7 @@ def test_attacks_print_themselves(convnet):
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("which", range(5))
+@pytest.mark.parametrize("which", range(10))
 @pytest.mark.parametrize("where", ["cpu", "cuda"])
 def test_model_on_the_device_and_images_anywhere(convnet, images, which, where):
     y = convnet(images).argmax(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from manifoldkit.attacks import FGSM, PGD, OnManifoldPGD, RandomTangentWalk
+from manifoldkit.attacks import FGSM, PGD, LatentPGD, OnManifoldPGD, ProjectionAttack, RandomTangentWalk, SubspacePGD
 from manifoldkit.geometry.exact import Plane
 
 
@@ -56,10 +56,15 @@ def attacks(model: torch.nn.Module) -> list:
         PGD(model, 0.01, steps=4, norm=2, random_start=True, restarts=2),
         OnManifoldPGD(model, plane, 0.01, 4, residual="carry"),
         RandomTangentWalk(model, plane, 0.01, 4),
+        PGD(model, 0.01, steps=4, norm=1, step_control="apgd"),
+        SubspacePGD(model, plane, 0.01, steps=4),
+        SubspacePGD(model, plane, 0.01, "tangent", steps=4, momentum=1.0),
+        ProjectionAttack(model, plane, 0.01, steps=4),
+        LatentPGD(model, torch.nn.Identity(), torch.nn.Identity(), 0.01, steps=4),
     ]
 
 
-@pytest.mark.parametrize("which", range(5))
+@pytest.mark.parametrize("which", range(10))
 @pytest.mark.parametrize("fail_at", [None, 1, 2])
 def test_everything_is_put_back(which, fail_at):
     model = Restless(fail_at)
@@ -75,6 +80,17 @@ def test_everything_is_put_back(which, fail_at):
     assert model.count > 0
     assert not any(model.modes)  # evaluation mode inside
     assert picture(model) == before
+
+
+def test_decoder_and_encoder_are_put_back():
+    decoder, encoder = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout()), Restless()
+    encoder.last = torch.nn.Linear(8, 4)
+    before = picture(encoder), [m.training for m in decoder.modules()]
+    attack = LatentPGD(Restless(fail_at=2), decoder, encoder, 0.1, bounds=None)
+    with pytest.raises(RuntimeError, match="the network broke"):
+        attack(torch.rand(6, 4), [0, 1, 2, 0, 1, 2])
+    assert (picture(encoder), [m.training for m in decoder.modules()]) == before
+    assert all(p.requires_grad for p in decoder.parameters())
 
 
 def test_a_user_can_train_on_right_after(convnet, images):

@@ -36,7 +36,14 @@ def calls(manifold):
         "plot_decision_map": lambda c, **kw: plotting.plot_decision_map(
             c(np.arange(6).reshape(2, 3)), c(np.arange(3.0)), c(np.arange(2.0)), path=c(np.ones((2, 2))), **kw
         ),
-    }
+        "plot_loss_map": lambda c, **kw: plotting.plot_loss_map(
+            c(np.arange(6.0).reshape(2, 3)), c(np.arange(3.0)), c(np.arange(2.0)), path=c(np.ones((2, 2))),
+            boundary=c(np.eye(2, 3)), **kw,
+        ),
+        "plot_robustness": lambda c, **kw: plotting.plot_robustness(
+            {"PGD": (c(np.arange(3.0)), c(np.array([0.9, 0.5, 0.1]))), "FGSM": (c(np.ones(1)), c(np.ones(1)))}, **kw
+        ),
+    }  # fmt: skip
 
 
 def grid_calls():
@@ -55,7 +62,7 @@ def grid_calls():
 
 NAMES = (
     "plot_vectors", "plot_projection", "plot_scaling_curve", "plot_spectrum", "plot_embedding", "plot_success_curve",
-    "plot_decision_map",
+    "plot_decision_map", "plot_loss_map", "plot_robustness",
 )  # fmt: skip
 GRIDS = ("plot_images", "plot_tangent_images", "plot_attack_rows")
 

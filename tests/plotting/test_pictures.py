@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import same_color
 
+from manifoldkit import plotting
 from manifoldkit.plotting import plot_attack_rows, plot_decision_map, plot_images, plot_tangent_images
 from manifoldkit.plotting._style import GREEN, VERMILLION
 
@@ -194,3 +195,33 @@ def test_bad_decision_maps(arguments, keywords, message):
     with pytest.raises(ValueError, match=message):
         plot_decision_map(*arguments, **keywords)
     assert not plt.get_fignums()
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: plotting.plot_loss_map(np.ones((2, 2)), [0, 1, 2], [0, 1]), r"loss must have shape \(2, 3\)"),
+        (lambda: plotting.plot_loss_map(lambda p: p[:1, 0], [0, 1], [0, 1]), "4 numbers for as many points"),
+        (lambda: plotting.plot_loss_map(np.ones((2, 2)), [1, 0], [0, 1]), "ascending"),
+        (lambda: plotting.plot_loss_map(np.ones((2, 2)), [0, 1], [0, 1], boundary=np.ones(2)), "boundary must have"),
+        (lambda: plotting.plot_robustness({}), "one entry at the least"),
+        (lambda: plotting.plot_robustness({"a": ([0, 1], [1])}), "two vectors of one length"),
+    ],
+)
+def test_maps_and_curves_that_do_not_fit(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw()
+
+
+def test_loss_map_shows_the_loss_where_it_is():
+    x, y = np.linspace(0, 1, 5), np.linspace(0, 2, 4)
+    ax = plotting.plot_loss_map(lambda p: p[:, 0] + 10 * p[:, 1], x, y)
+    values = np.asarray(ax.collections[0].get_array()).reshape(4, 5)
+    assert np.allclose(values, x + 10 * y[:, None])
+
+
+def test_robustness_curves_hold_the_figures_given():
+    ax = plotting.plot_robustness({"PGD": ([0, 0.1], [0.9, 0.2]), "FGSM": ([0, 0.1], [0.9, 0.2])})
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[0.9, 0.2]] * 2
+    heights = [text.xy[1] for text in ax.texts]
+    assert abs(heights[0] - heights[1]) > 0.05  # names of curves that end together do not overlap

@@ -1,0 +1,306 @@
+"""Robust accuracy of a network under many attacks and budgets, in a run that can be interrupted."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from manifoldkit.attacks._input import read_radius
+from manifoldkit.attacks.base import Attack
+
+__all__ = ["Evaluation", "evaluate"]
+
+#: What is kept of each sample, in the order of the file's columns.
+FIGURES = ("success", "steps", "l2", "linf", "distance", "tangent_share", "p_value")
+
+
+@dataclass
+class Evaluation:
+    """Figures of every sample under every attack and budget.
+
+    Attributes
+    ----------
+    labels, predictions : int array of shape (n,)
+        True classes, and those that the network gives the images.
+    samples : dict of (attack, eps) to dict of arrays of shape (n,)
+        `success`, `steps`, `l2`, `linf`, and where the attack has a manifold `distance` (to it) and `tangent_share`,
+        where a calibration was given `p_value`; NaN elsewhere. eps is None for an attack run as it is.
+    """
+
+    labels: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    predictions: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    samples: dict[tuple[str, float | None], dict[str, NDArray[np.float64]]] = field(default_factory=dict)
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row for each attack and budget, tidy: `pandas.DataFrame(evaluation.table())` is a data frame.
+
+        Columns: `attack`, `eps`, `samples`, `clean_accuracy`, `robust_accuracy`; means over the samples that are
+        right before and broken: `steps`, `l2`, `linf`, `distance`, `tangent_share`; and `p_value_median`,
+        `on_manifold` (share of them with a p-value above 0.05). None where there is nothing to average.
+        """
+        right = self.predictions == self.labels
+        rows = []
+        for (attack, eps), figures in self.samples.items():
+            broken = right & (figures["success"] > 0)
+            row: dict[str, Any] = {
+                "attack": attack,
+                "eps": eps,
+                "samples": len(right),
+                "clean_accuracy": float(right.mean()),
+                "robust_accuracy": float(1 - figures["success"].mean()),
+            }
+            for name in FIGURES[1:-1]:
+                values = figures[name][broken]
+                row[name] = float(values.mean()) if len(values) and not np.isnan(values).any() else None
+            p = figures["p_value"][broken]
+            known = len(p) > 0 and not np.isnan(p).any()
+            row["p_value_median"] = float(np.median(p)) if known else None
+            row["on_manifold"] = float((p > 0.05).mean()) if known else None
+            rows.append(row)
+        return rows
+
+    def curves(self) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """For each attack with a list of budgets: eps, from 0 (no attack) on, and robust accuracy."""
+        found: dict[str, list[tuple[float, float]]] = {}
+        for row in self.table():
+            if row["eps"] is not None:
+                start = [(0.0, row["clean_accuracy"])]
+                found.setdefault(row["attack"], start).append((row["eps"], row["robust_accuracy"]))
+        arrays = {name: np.array(sorted(points)) for name, points in found.items()}
+        return {name: (points[:, 0], points[:, 1]) for name, points in arrays.items()}
+
+    def to_markdown(self) -> str:
+        """The table as Markdown."""
+        rows = self.table()
+        if not rows:
+            return ""
+        names = list(rows[0])
+
+        def cell(value: Any) -> str:
+            return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+        lines = [names, ["---"] * len(names), *([cell(row[name]) for name in names] for row in rows)]
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def evaluate(
+    model: torch.nn.Module,
+    loader: Iterable[tuple[Any, Any]],
+    attacks: Mapping[str, Attack],
+    *,
+    eps: Sequence[float] | None = None,
+    calibration: Any = None,
+    path: str | os.PathLike[str] | None = None,
+    random_state: int = 0,
+    progress: bool = False,
+) -> Evaluation:
+    """Run attacks on the batches of a loader and collect a tidy table and robust-accuracy curves.
+
+    Budgets are run from small to large, and a sample that one budget breaks is not attacked again with a larger one,
+    where its adversary is allowed, too: curves fall, and cost little more than their last point.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The network to attack, whatever network the attacks were made with.
+    loader : iterable of (images, labels)
+        A `DataLoader` that does not shuffle, or a list of batches. Read once.
+    attacks : dict of str to Attack
+    eps : sequence of float, optional
+        Budgets for the attacks that have one, in place of their own; default: each attack as it is.
+    calibration : OnManifoldTest, optional
+        Fitted on held-out images; gives every adversary its `p_value`.
+    path : path, optional
+        File (JSON lines) that keeps what is done, batch by batch: the same call goes on where it was interrupted,
+        with the same result as a run without interruption. A file of another run is refused.
+    random_state : int, default=0
+        Seeds the random numbers of each attack, budget and batch, in place of the generators of the attacks.
+    progress : bool, default=False
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    ValueError
+        If there are no attacks or no batches, budgets are not positive, or the file belongs to another run.
+
+    Examples
+    --------
+    >>> from manifoldkit.attacks import FGSM, PGD
+    >>> model = torch.nn.Linear(2, 2)
+    >>> _ = model.weight.data.copy_(2 * torch.eye(2)), model.bias.data.zero_()
+    >>> x = torch.tensor([[0.75, 0.25], [1.0, 0.0]])
+    >>> result = evaluate(model, [(x, torch.tensor([0, 0]))], {"FGSM": FGSM(model, 0.1)}, eps=[0.3, 0.6])
+    >>> [round(row["robust_accuracy"], 2) for row in result.table()]
+    [0.5, 0.0]
+    >>> result.curves()["FGSM"][1]
+    array([1. , 0.5, 0. ])
+    """
+    if not isinstance(attacks, Mapping) or not attacks:
+        raise ValueError("attacks must be a dict of names and attacks, with one entry at the least")
+    for name, attack in attacks.items():
+        if not isinstance(attack, Attack):
+            raise TypeError(f"attacks[{name!r}] must be an Attack, got {type(attack).__name__}")
+    budgets = None if eps is None else sorted({float(read_radius(value, "every eps")) for value in eps})
+    if budgets == []:
+        raise ValueError("eps must hold at least one budget, or be None")
+    plan: list[tuple[str, float | None]] = []
+    for name, attack in attacks.items():
+        plan += [(name, e) for e in budgets] if budgets and attack.eps is not None else [(name, None)]
+    record = (
+        None if path is None else _Record(Path(path), _fingerprint(model, attacks, plan, calibration, random_state))
+    )
+    batches: list[dict[str, Any]] = []
+    for number, (images, labels) in enumerate(tqdm(loader, desc="evaluation", disable=not progress)):
+        done = None if record is None else record.read(number, _digest(images, labels))
+        if done is None:
+            done = _batch(model, images, labels, attacks, plan, calibration, random_state, number)
+            if record is not None:
+                record.write(number, _digest(images, labels), done)
+        batches.append(done)
+    if not batches:
+        raise ValueError("the loader is empty: give at least one batch (images, labels)")
+    result = Evaluation(
+        labels=np.concatenate([b["labels"] for b in batches]),
+        predictions=np.concatenate([b["predictions"] for b in batches]),
+    )
+    for position, key in enumerate(plan):
+        columns = np.concatenate([np.array(b["figures"][position], dtype=np.float64) for b in batches], axis=1)
+        result.samples[key] = dict(zip(FIGURES, columns, strict=True))
+    return result
+
+
+def _batch(
+    model: torch.nn.Module,
+    images: Any,
+    labels: Any,
+    attacks: Mapping[str, Attack],
+    plan: list[tuple[str, float | None]],
+    calibration: Any,
+    random_state: int,
+    number: int,
+) -> dict[str, Any]:
+    """Figures of a batch for each entry of the plan, as nested lists."""
+    figures: list[NDArray[np.float64]] = []
+    predictions: Any = None
+    for position, (name, e) in enumerate(plan):
+        seed = int(np.random.SeedSequence([random_state, position, number]).generate_state(1)[0])
+        changes: dict[str, Any] = {"model": model, "generator": torch.Generator().manual_seed(seed)}
+        attack = attacks[name].replaced(**(changes if e is None else changes | {"eps": e}))
+        before = figures[-1] if position and e is not None and plan[position - 1][0] == name else None
+        held = np.ones(len(labels), dtype=bool) if before is None else before[0] == 0
+        now = np.full((len(FIGURES), len(labels)), np.nan) if before is None else before.copy()
+        if held.any():
+            keep = torch.from_numpy(held) if isinstance(images, torch.Tensor) else held
+            goal = labels[torch.from_numpy(held)] if isinstance(labels, torch.Tensor) else np.asarray(labels)[held]
+            result = attack.run(images[keep], goal)
+            now[:, held] = _figures(result, images[keep], goal, calibration)
+            if predictions is None:
+                predictions = _array(result.prediction_before).astype(int)
+        figures.append(now)
+    return {
+        "labels": _array(labels).astype(int).tolist(),
+        "predictions": predictions.tolist(),
+        "figures": [f.tolist() for f in figures],
+    }
+
+
+def _figures(result: Any, images: Any, labels: Any, calibration: Any) -> NDArray[np.float64]:
+    missing = np.full(len(result), np.nan)
+    columns = (result.success, result.steps_taken, result.l2, result.linf)
+    values = [_array(column) for column in columns]
+    values += [missing if c is None else _array(c) for c in (result.distance_to_manifold, result.tangent_share)]
+    values.append(missing if calibration is None else calibration.test(result.adversarial, images, labels).p_value)
+    return np.array(values, dtype=np.float64)
+
+
+def _array(x: Any) -> NDArray[Any]:
+    return x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
+
+
+class _Record:
+    """A file of JSON lines: a head that names the run, then one line for each finished batch."""
+
+    def __init__(self, path: Path, fingerprint: str) -> None:
+        self.path = path
+        self.done: dict[int, dict[str, Any]] = {}
+        if not path.exists() or not path.read_bytes():
+            path.write_text(json.dumps({"manifoldkit": "evaluation", "run": fingerprint}) + "\n")
+            return
+        content = path.read_text(encoding="utf-8", errors="replace")
+        lines = content.split("\n")
+        head = _parsed(lines[0])
+        if head is None or head.get("manifoldkit") != "evaluation":
+            raise ValueError(f"{path} is not the record of an evaluation: give another path")
+        if head.get("run") != fingerprint:
+            raise ValueError(
+                f"{path} belongs to a run with another network, other attacks, budgets or seeds: give another path, or "
+                "remove the file"
+            )
+        for line in lines[1:]:
+            entry = _parsed(line)
+            if entry is not None:  # the last line of an interrupted run may be torn
+                self.done[entry["batch"]] = entry
+        if not content.endswith("\n"):
+            with path.open("a") as file:
+                file.write("\n")
+
+    def read(self, number: int, digest: str) -> dict[str, Any] | None:
+        entry = self.done.get(number)
+        if entry is not None and entry["data"] != digest:
+            raise ValueError(f"{self.path} holds other images for batch {number}: do not shuffle, or give another path")
+        return entry
+
+    def write(self, number: int, digest: str, figures: dict[str, Any]) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps({"batch": number, "data": digest, **figures}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _digest(images: Any, labels: Any) -> str:
+    parts = [np.ascontiguousarray(_array(part)) for part in (images, labels)]
+    text = hashlib.sha256()
+    for part in parts:
+        text.update(f"{part.dtype}{part.shape}".encode())
+        text.update(part.tobytes())
+    return text.hexdigest()
+
+
+def _fingerprint(
+    model: torch.nn.Module, attacks: Mapping[str, Attack], plan: Any, calibration: Any, random_state: int
+) -> str:
+    """A digest of the weights and of what the attacks are set to."""
+    text = hashlib.sha256(repr((plan, random_state, calibration is not None)).encode())
+    for name, tensor in model.state_dict().items():
+        array = np.ascontiguousarray(tensor.detach().cpu().double().numpy())
+        text.update(f"{name}{array.shape}".encode())
+        text.update(array.tobytes())
+    for name, attack in attacks.items():
+        settings = copy.copy(vars(attack))
+        for unstable in ("model", "generator", "manifold", "_layers", "decoder", "encoder", "loss"):
+            settings.pop(unstable, None)
+        loss = getattr(attack.loss, "__qualname__", type(attack.loss).__name__)
+        text.update(f"{name}{type(attack).__qualname__}{loss}{sorted(settings.items())!r}".encode())
+    return text.hexdigest()

@@ -1,0 +1,202 @@
+"""Where the adversarial risk of a network comes from: the manifold, its normals, or what lies nearby."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from .._arrays import Array, like
+from ..attacks._input import one_of, read_bounds, read_images, read_norm, read_steps
+from ..attacks._model import Network, as_found
+from ..attacks.losses import cross_entropy
+from ..geometry.protocol import LabelledManifold, Manifold
+from ._attacks import RiskAttacks
+from ._checks import check_eps, check_reach, read_targets
+from .result import RiskDecomposition
+
+__all__ = ["decompose_risk"]
+
+
+class _Score(torch.nn.Module):
+    """Two logits from one score: class 1 where it is positive."""
+
+    def __init__(self, score: torch.nn.Module) -> None:
+        super().__init__()
+        self.score = score
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        half = self.score(x) / 2
+        return torch.stack([-half, half], dim=1)
+
+
+def decompose_risk(
+    model: torch.nn.Module,
+    X: Array,
+    y: Any,
+    manifold: Manifold | LabelledManifold,
+    eps: float,
+    *,
+    norm: str | float = 2,
+    steps: int = 40,
+    restarts: int = 3,
+    loss: Any = "margin",
+    bounds: tuple[float, float] | None = None,
+    off_manifold: str = "project",
+    tnar: bool = True,
+    n_refine: int = 20,
+    tolerance: float = 0.05,
+    exclude_misclassified: bool = False,
+    allow_large_eps: bool = False,
+    batch_size: int = 500,
+    random_state: int = 0,
+    progress: bool = False,
+) -> RiskDecomposition:
+    r"""Decompose the adversarial risk of a network into standard, normal, in-manifold and nearby normal risk.
+
+    .. math:: R_\mathrm{adv}(\epsilon) \leq R_\mathrm{std} + R_\mathrm{normal}(\epsilon)
+              + R_\mathrm{in}(2 \epsilon) + R_\mathrm{nnr}(\epsilon)
+
+    for eps below the reach of the manifold: an adversary is off x along its normal, or its foot point on the manifold
+    is of another class, or it lies on the normal of a foot point whose class it does not share. Each risk is
+    estimated by an attack in its own set (:class:`~manifoldkit.attacks.SubspacePGD`), and every adversary found is
+    then followed to its foot point, where it becomes a witness of one of the others: independent attacks of unequal
+    strength would make the right side too small.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Maps samples (B, ...) to logits (B, K), or to scores (B,) with labels -1 and 1.
+    X : array of shape (n, ...)
+    y : int array of shape (n,)
+    manifold : Manifold or LabelledManifold
+    eps : float
+        Budget in the units of X.
+    norm : {2, "inf"}, default=2
+        The theorem is that of norm 2; with "inf" the sum is an empirical figure.
+    steps, restarts : int, default=40 and 3
+        Of each attack; the first of the restarts begins at the sample, the others at random.
+    loss : str or callable, default="margin"
+        Loss of the attacks.
+    bounds : (low, high) or None, default=None
+        Range of valid entries. Clipping to it turns normal changes: those that turn by more than `tolerance` do not
+        count.
+    off_manifold : {"project", "inflate", "raw"}, default="project"
+        Samples off the manifold are evaluated at their foot points; or where they are, with budgets eps + delta and
+        2 (eps + delta) about the foot points, delta their distance; or where they are with the plain budgets, which
+        leaves risks unexplained.
+    tnar : bool, default=True
+        Start in-manifold attacks also along the tangent in which the network is most sensitive.
+    n_refine : int, default=20
+        Gauss-Newton steps of the foot points; 0 takes `manifold.project` as it is.
+    tolerance : float, default=0.05
+        Largest tangent share (of the squared length) of a change that counts as normal.
+    exclude_misclassified : bool, default=False
+        Count normal and in-manifold risk only of samples that are right. By definition both contain the wrong ones.
+    allow_large_eps : bool, default=False
+        Warn instead of refusing an eps that is not below the reach of the manifold, where that is known.
+    batch_size : int, default=500
+    random_state : int, default=0
+    progress : bool, default=False
+
+    Returns
+    -------
+    RiskDecomposition
+        Estimates from below of each risk, since attacks may fail.
+
+    Raises
+    ------
+    ValueError
+        If eps is not positive or not below the reach, labels do not fit, or the model returns NaN.
+
+    References
+    ----------
+    .. [1] Zhang et al., "Manifold-driven decomposition for adversarial robustness", Front. Comput. Sci. 5, 2024.
+
+    Examples
+    --------
+    >>> from manifoldkit.geometry import Plane
+    >>> class Tilted(torch.nn.Module):  # the data lie on the first axis; the boundary is tilted towards it
+    ...     def forward(self, x):
+    ...         return x[:, 0] + 3 * x[:, 1]
+    >>> X = np.linspace(-1, 1, 21)[:, None] * np.array([[1.0, 0.0]]) + np.array([[0.01, 0.0]])
+    >>> risk = decompose_risk(Tilted(), X, np.where(X[:, 0] > 0, 1, -1), Plane([[1.0], [0.0]]), eps=0.2)
+    >>> rates = risk.rates()
+    >>> rates["normal"] > rates["std"], risk.shares()["unexplained"]
+    (True, 0.0)
+    """
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}: wrap a function in one")
+    eps = check_eps(eps)
+    check_reach(manifold, eps, allow_large_eps)
+    p_norm = read_norm(norm, allowed=(math.inf, 2))
+    one_of(off_manifold, "off_manifold", ("project", "inflate", "raw"))
+    read_steps(batch_size, "batch_size", 1)
+    limits = read_bounds(bounds)
+    device, dtype = Network(model, cross_entropy, False).home()
+    x = read_images(X, device, dtype, limits)
+    classifier, labels = _classifier(model, x, y)
+    estimate = RiskAttacks(
+        classifier, manifold, eps, p_norm, steps=steps, restarts=restarts, loss=loss, bounds=limits, tnar=tnar,
+        n_refine=n_refine, tolerance=tolerance, off_manifold=off_manifold,
+    )  # fmt: skip
+    parts = []
+    for number, start in enumerate(tqdm(range(0, len(x), batch_size), desc="risk", disable=not progress)):
+        seed = int(np.random.SeedSequence([random_state, number]).generate_state(1)[0])
+        rows = slice(start, start + batch_size)
+        parts.append(estimate.run(x[rows], labels[rows], torch.Generator().manual_seed(seed)))
+    found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    within = 2 * found["radius"] * (1 + 1e-6)
+    if off_manifold != "raw":  # there the samples are no points of the manifold
+        _neighbours(found, labels, within, p_norm, isinstance(manifold, LabelledManifold))
+    std = found["std"]
+    nnr = found["near"] & ~found["normal"] & ~found["in_manifold"] & ~std
+    masks = {name: found[name] if exclude_misclassified else found[name] | std for name in ("normal", "in_manifold")}
+    if exclude_misclassified:
+        masks = {name: mask & ~std for name, mask in masks.items()}
+    masks |= {"adv": found["adv"] | std, "std": std, "nnr": nnr}
+    found["near_at"][~nnr] = torch.nan
+    names = {"adv": "adv_at", "normal": "normal_at", "in_manifold": "in_manifold_at", "nnr": "near_at"}
+    return RiskDecomposition(
+        eps=eps,
+        norm=p_norm,
+        **{name: mask.cpu().numpy() for name, mask in masks.items()},
+        witnesses={name: like(found[key], X) for name, key in names.items()},
+        off_manifold=found["delta"].double().cpu().numpy() / eps,
+        tangent_share=found["share"].double().cpu().numpy(),
+    )
+
+
+def _classifier(model: torch.nn.Module, x: torch.Tensor, y: Any) -> tuple[torch.nn.Module, torch.Tensor]:
+    """A network of logits and class indices; scores with labels -1 and 1 are turned into them."""
+    with torch.no_grad(), as_found(model):
+        answer = model(x[:1])
+    binary = isinstance(answer, torch.Tensor) and answer.ndim == 1
+    labels = torch.from_numpy(read_targets(y, len(x), binary)).to(x.device)
+    return (_Score(model), (labels + 1) // 2) if binary else (model, labels)
+
+
+def _neighbours(
+    found: dict[str, torch.Tensor], labels: torch.Tensor, within: torch.Tensor, norm: float, same: bool
+) -> None:
+    """Let the samples be witnesses of each other: their feet lie on the manifold (that of their label, if `same`)."""
+    feet = found["centre"].flatten(1).double()
+    fragile = found["normal"] & (found["centre_class"] == labels)  # a change of class along the normal of the foot
+    for i in range(0, len(feet), 512):
+        rows = slice(i, i + 512)
+        near = torch.cdist(feet[rows], feet, p=norm) <= within[rows, None]
+        if same:
+            near &= labels[rows, None] == labels
+        wrong = near & (found["centre_class"] != labels[rows, None])
+        _witness(found, "in_manifold", rows, wrong, found["centre"])
+        _witness(found, "near", rows, near & fragile, found["normal_at"])
+
+
+def _witness(found: dict[str, torch.Tensor], name: str, rows: slice, pairs: torch.Tensor, points: torch.Tensor) -> None:
+    mask, at = found[name][rows], found[name + "_at"][rows]  # views: what is written here is written there
+    news = pairs.any(dim=1) & ~mask
+    at[news] = points[pairs[news].int().argmax(dim=1)]
+    mask |= news

@@ -1,0 +1,101 @@
+"""Adversarial training: what it promises, with any attack."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from manifoldkit.attacks import PGD, OnManifoldPGD, SubspacePGD, adversarial_step, adversarial_training
+from manifoldkit.geometry.exact import Plane
+
+
+def task(n: int = 400):
+    """One wide feature that is right on 90 %, and one narrow one that is always right, off a plane."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(n) % 2
+    sign = 2.0 * y - 1
+    flip = torch.where(torch.rand(n, generator=generator) < 0.1, -1.0, 1.0)
+    x = torch.stack([sign * flip, torch.randn(n, generator=generator), 0.15 * sign], dim=1)
+    return x, y
+
+
+def network(seed: int = 0) -> torch.nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return torch.nn.Sequential(torch.nn.Linear(3, 32), torch.nn.ReLU(), torch.nn.Linear(32, 2))
+
+
+def train(attack, seed: int = 0, **options):
+    net, (x, y) = network(seed), task()
+    history = adversarial_training(
+        net, x, y, attack, epochs=25, optimizer=lambda p: torch.optim.Adam(p, 3e-2),
+        generator=torch.Generator().manual_seed(seed), **options,
+    )  # fmt: skip
+    return net, history
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_trained_against_an_attack_is_robust_to_it(seed):
+    x, y = task()
+    attack = PGD(network(), 0.3, 0.15, 3, bounds=None, early_stop=False)
+    plain, robust = (train(a, seed, clean_share=0.0)[0] for a in (None, attack))
+    measure = PGD(plain, 0.3, 0.1, 10, bounds=None)
+    accuracy = [measure.replaced(model=m).run(x, y).summary()["robust_accuracy"] for m in (plain, robust)]
+    assert (plain(x).argmax(1) == y).double().mean() > 0.97
+    assert accuracy[0] < 0.6
+    assert accuracy[1] > 0.8
+
+
+def test_normal_training_needs_the_narrow_feature_less_and_tangent_training_does_not():
+    """The narrow feature is normal to the plane of the first two: only an attack along it teaches to ignore it."""
+    x, y = task()
+    plane = Plane(torch.eye(3)[:, :2])
+    walk = {"steps": 3, "alpha": 0.15, "bounds": None, "early_stop": False}
+    normal = train(SubspacePGD(network(), plane, 0.3, "normal", **walk), clean_share=0.0)[0]
+    tangent = train(OnManifoldPGD(network(), plane, residual="carry", eps=0.3, **walk), clean_share=0.0)[0]
+    attack = SubspacePGD(normal, plane, 0.3, "normal", bounds=None)
+    robust = [attack.replaced(model=m).run(x, y).summary()["robust_accuracy"] for m in (normal, tangent)]
+    assert robust[0] > 0.85
+    assert robust[1] < 0.6
+
+
+def test_history_and_modes():
+    net, history = train(PGD(network(), 0.3, steps=2, bounds=None), warm_up=5)
+    assert len(history.loss) == len(history.clean_accuracy) == len(history.attacked_accuracy) == 25
+    assert history.loss[-1] < history.loss[0]
+    assert history.attacked_accuracy[:5] == history.clean_accuracy[:5]
+    assert history.attacked_accuracy[10] < history.clean_accuracy[10]
+    assert not net.training
+    assert all(p.requires_grad for p in net.parameters())
+
+
+def test_same_generator_same_network():
+    first, second = (train(PGD(network(), 0.1, steps=2, bounds=None))[0] for _ in "ab")
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_plain_step_is_the_step_of_torch():
+    x, y = task()
+    ours, theirs = network(), network()
+    adversarial_step(ours, torch.optim.SGD(ours.parameters(), 0.1), x, y, None)
+    optimizer = torch.optim.SGD(theirs.parameters(), 0.1)
+    torch.nn.functional.cross_entropy(theirs(x), y).backward()
+    optimizer.step()
+    assert all(torch.allclose(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"epochs": 0}, ValueError, "epochs must be at least 1"),
+        ({"batch_size": 1.5}, TypeError, "batch_size must be an integer"),
+        ({"clean_share": 2.0}, ValueError, "clean_share must lie"),
+        ({"labels": torch.zeros(400)}, TypeError, "labels must hold integers"),
+        ({"optimizer": lambda p: torch.optim.SGD(p, 1e30)}, ValueError, "loss is NaN or infinite"),
+    ],
+)
+def test_bad_input(options, error, message):
+    x, y = task()
+    given = {"labels": y} | options
+    with pytest.raises(error, match=message):
+        adversarial_training(network(), x, given.pop("labels"), **given)

@@ -1,0 +1,83 @@
+"""Laws of the test for being on a manifold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from manifoldkit import DiffusionManifold, ManifoldAtlas
+from manifoldkit.datasets import make_circle
+from manifoldkit.geometry import Circle
+from manifoldkit.risk import OnManifoldTest
+
+
+def ring(n: int, seed: int, noise: float = 0.02) -> np.ndarray:
+    return make_circle(n, noise=noise, random_state=seed).points
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_real_data_are_uniform_and_rarely_rejected(seed):
+    test = OnManifoldTest(Circle()).fit(ring(800, seed))
+    fresh = ring(800, 100 + seed)
+    apart = np.linalg.norm(fresh[:, None] - fresh, axis=2) + 9 * np.eye(800)
+    # What fit does with the held-out samples, on new ones. (Nearest neighbours of noisy points lie nearer to the
+    # manifold than a sample does at large, so that distances are looked at on the samples.)
+    distance_p = test.test(fresh, fresh).distance_p
+    report = test.test(fresh[apart.argmin(axis=1)], fresh)
+    for level in (0.05, 0.1, 0.25, 0.5):
+        assert abs((distance_p <= level).mean() - level) < 0.07
+        assert abs((report.tangent_p <= level).mean() - level) < 0.07
+        assert (report.p_value <= level).mean() <= level + 0.04
+
+
+def test_normal_changes_are_rejected_and_tangent_ones_are_not():
+    test = OnManifoldTest(Circle()).fit(ring(500, 0))
+    x = Circle().project(ring(200, 1))
+    turned = np.stack([x[:, 0] * np.cos(0.2) - x[:, 1] * np.sin(0.2), x[:, 0] * np.sin(0.2) + x[:, 1] * np.cos(0.2)], 1)
+    assert (test.test(turned, x).p_value > 0.05).all()
+    assert (test.test(1.3 * x, x).p_value < 0.05).all()
+    short = test.test(1.0001 * x, x)  # too small a distance to tell, and hardly tangent
+    assert (short.distance_p > 0.5).all()
+    assert (short.tangent_share < 1e-6).all()
+    assert (short.tangent_p < 0.1).all()
+
+
+def test_no_change_is_no_evidence():
+    test = OnManifoldTest(Circle()).fit(ring(100, 0))
+    x = Circle().project(ring(5, 1))
+    report = test.test(x, x)
+    assert np.isnan(report.tangent_share).all()
+    assert (report.tangent_p == 1).all()
+    assert (report.p_value == 1).all()
+
+
+def test_smallest_p_value_is_that_of_the_sample_size():
+    test = OnManifoldTest(Circle()).fit(ring(99, 0))
+    report = test.test(np.array([[3.0, 0.0]]), np.array([[1.0, 0.0]]))
+    assert report.distance_p == pytest.approx(0.01)
+    assert report.p_value == pytest.approx(0.02)
+
+
+def test_each_label_has_its_own_standard():
+    t = 2 * np.pi * np.arange(300) / 300
+    circle = np.column_stack([np.cos(t), np.sin(t)])
+    rng = np.random.default_rng(0)
+
+    def data(n):
+        angle = 2 * np.pi * rng.random(2 * n)
+        points = np.column_stack([np.cos(angle), np.sin(angle)])
+        y = np.arange(2 * n) % 2
+        noise = np.where(y == 0, 0.005, 0.1)[:, None]
+        return (1 + 2 * y[:, None]) * points * (1 + noise * rng.standard_normal((2 * n, 1)) / (1 + 2 * y[:, None])), y
+
+    x = np.concatenate([circle, 3 * circle])
+    atlas = ManifoldAtlas(DiffusionManifold(n_components=15)).fit(x, np.repeat([0, 1], 300))
+    test = OnManifoldTest(atlas).fit(*data(100))
+    start = np.array([[1.0, 0.0], [3.0, 0.0]])
+    moved = start + np.array([[0.08, 0.0], [0.08, 0.0]])
+    report = test.test(moved, start, [0, 1])
+    assert report.distance_p[0] < 0.05 < report.distance_p[1]
+    with pytest.raises(ValueError, match="labels are needed"):
+        test.test(moved, start)
+    with pytest.raises(ValueError, match="single held-out sample"):
+        OnManifoldTest(atlas).fit(start, [0, 1])
