@@ -16,13 +16,18 @@ from __future__ import annotations
 from ._sample import ManifoldSample
 from .curves import make_circle, make_noisy_circle
 from .digits import RenderedImages, make_rotated_digit, render_digit
+from .homographies import HOMOGRAPHY_GENERATORS, random_homographies, warp_homographies
 from .mnist import ImageDataset, load_fashion_mnist, load_mnist
 from .surfaces import make_sphere, make_swiss_roll, make_torus
+from .views import HomographyViews, ShiftViews
 
 __all__ = [
+    "HOMOGRAPHY_GENERATORS",
+    "HomographyViews",
     "ImageDataset",
     "ManifoldSample",
     "RenderedImages",
+    "ShiftViews",
     "load_fashion_mnist",
     "load_mnist",
     "make_circle",
@@ -31,5 +36,7 @@ __all__ = [
     "make_sphere",
     "make_swiss_roll",
     "make_torus",
+    "random_homographies",
     "render_digit",
+    "warp_homographies",
 ]
