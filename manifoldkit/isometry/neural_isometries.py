@@ -19,8 +19,8 @@ class NeuralIsometry(nn.Module):
     r"""Encoder, learned operator and decoder, trained so that transformations of images become isometries of codes.
 
     An encoder turns an image into c functions over a grid of N places; their coefficients in the k eigenfunctions of a
-    learned operator :math:`\Omega = (M, \Phi, \Lambda)` are the code, :math:`A = \Phi^\top M E(\psi)`, (k, c). Two views
-    of one image with the codes A and B are joined by the isometry
+    learned operator :math:`\Omega = (M, \Phi, \Lambda)` are the code, :math:`A = \Phi^\top M E(\psi)`, (k, c). Two
+    views of one image with the codes A and B are joined by the isometry
 
     .. math:: \tau = \operatorname{polar}(P \odot B A^\top), \qquad P_{ij} = e^{-|\lambda_i - \lambda_j|},
 
@@ -29,9 +29,10 @@ class NeuralIsometry(nn.Module):
 
     .. math:: L_R + \alpha L_E + \beta L_M,
 
-    with :math:`L_R = \langle |D(\Phi \tau A) - T\psi| \rangle + \langle |D(\Phi \tau^\top B) - \psi| \rangle` (transport),
-    :math:`L_E` of :func:`equivariance_loss` and :math:`L_M` of :func:`multiplicity_loss`. Three views add the transport
-    from the first to the third by the product of the isometries between neighbours, and back, to :math:`L_R`.
+    with the transport :math:`L_R = \langle |D(\Phi\tau A) - T\psi| \rangle + \langle |D(\Phi\tau^\top B) - \psi|
+    \rangle`, :math:`L_E` of :func:`equivariance_loss` and :math:`L_M` of :func:`multiplicity_loss`. Three views add the
+    transport from the first to the third by the product of the isometries between neighbours, and back, to
+    :math:`L_R`.
 
     Parameters
     ----------

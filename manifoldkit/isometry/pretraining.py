@@ -134,7 +134,7 @@ def pretrain(
             total = losses.total(alpha, schedule(step / steps))
             if not torch.isfinite(total):
                 raise FloatingPointError(
-                    f"the loss is {float(total)} at step {step}: lower learning_rate, or set clip, for example 1.0"
+                    f"the loss is {total.item()} at step {step}: lower learning_rate, or set clip, for example 1.0"
                 )
             optimizer.zero_grad()
             total.backward()
@@ -152,7 +152,7 @@ def pretrain(
 
 
 def annealed(first: float, last: float, *, hold: float = 0.5, end: float = 0.9) -> Callable[[float], float]:
-    """A weight that stays at `first` for a share `hold` of the training and has fallen geometrically to `last` at `end`.
+    """A weight that stays at `first` for a share `hold` of the training, and falls geometrically to `last` until `end`.
 
     Parameters
     ----------

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init  # the weights are drawn below, not from the global seed
 
 from ..datasets._validation import check_count
 
@@ -18,8 +19,8 @@ class _Residual(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.inner = nn.Conv2d(width, width, 3, padding=1)
-        self.outer = nn.Conv2d(width, width, 3, padding=1)
+        self.inner = skip_init(nn.Conv2d, width, width, 3, padding=1)
+        self.outer = skip_init(nn.Conv2d, width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.outer(nn.functional.silu(self.inner(nn.functional.silu(x))))
@@ -107,10 +108,14 @@ def residual_pair(
     down: list[nn.Module] = []
     up: list[nn.Module] = []
     for before, after in zip([image_channels, *stages[:-1]], stages, strict=True):
-        down += [nn.Conv2d(before, after, 3, stride=2, padding=1), *(_Residual(after) for _ in range(depth))]
-        up = [*(_Residual(after) for _ in range(depth)), nn.ConvTranspose2d(after, before, 4, stride=2, padding=1), *up]
-    encoder = nn.Sequential(*down, nn.SiLU(), nn.Conv2d(stages[-1], c, 1), _Centred((c, *grid)))
-    decoder = nn.Sequential(nn.Conv2d(c, stages[-1], 1), *up)
+        down += [skip_init(nn.Conv2d, before, after, 3, stride=2, padding=1), *(_Residual(after) for _ in range(depth))]
+        up = [
+            *(_Residual(after) for _ in range(depth)),
+            skip_init(nn.ConvTranspose2d, after, before, 4, stride=2, padding=1),
+            *up,
+        ]
+    encoder = nn.Sequential(*down, nn.SiLU(), skip_init(nn.Conv2d, stages[-1], c, 1), _Centred((c, *grid)))
+    decoder = nn.Sequential(skip_init(nn.Conv2d, c, stages[-1], 1), *up)
     for module in (encoder, decoder):
         initialise(module, generator)
     return encoder, decoder

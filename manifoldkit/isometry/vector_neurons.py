@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init  # the weights are drawn below, not from the global seed
 
 from ..datasets._validation import check_count
 from .residual_pair import initialise
@@ -46,7 +48,7 @@ class VectorNeuronLayer(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
         inputs, outputs = check_count(in_channels, "in_channels"), check_count(out_channels, "out_channels")
-        self.mix = nn.Linear(inputs, 2 * outputs, bias=False)
+        self.mix = skip_init(nn.Linear, inputs, 2 * outputs, bias=False)
         self.norm = nn.LayerNorm(outputs)
         initialise(self.mix, generator)
 
@@ -100,10 +102,7 @@ class VectorNeuronHead(nn.Module):
         super().__init__()
         sizes = [check_count(channels, "channels"), *(check_count(width, "widths") for width in widths)]
         self.layers = nn.Sequential(
-            *(
-                VectorNeuronLayer(before, after, generator=generator)
-                for before, after in zip(sizes[:-1], sizes[1:], strict=True)
-            )
+            *(VectorNeuronLayer(before, after, generator=generator) for before, after in pairwise(sizes))
         )
         rows, columns = torch.triu_indices(sizes[-1], sizes[-1])
         self.register_buffer("rows", rows, persistent=False)
@@ -111,9 +110,9 @@ class VectorNeuronHead(nn.Module):
         hidden = check_count(hidden, "hidden")
         self.perceptron = nn.Sequential(
             nn.BatchNorm1d(len(rows), affine=False),
-            nn.Linear(len(rows), hidden), nn.SiLU(),
-            nn.Linear(hidden, hidden), nn.SiLU(),
-            nn.Linear(hidden, check_count(n_classes, "n_classes")),
+            skip_init(nn.Linear, len(rows), hidden), nn.SiLU(),
+            skip_init(nn.Linear, hidden, hidden), nn.SiLU(),
+            skip_init(nn.Linear, hidden, check_count(n_classes, "n_classes")),
         )  # fmt: skip
         initialise(self.perceptron, generator)
 
