@@ -45,6 +45,8 @@ def pretrain(
     beta: float | Callable[[float], float] = 0.1,
     learning_rate: float = 5e-4,
     final_rate: float = 5e-5,
+    eigenvalue_rate: float = 1.0,
+    eigenvalue_decay: float = 0.0,
     warm_up: int = 100,
     weight_decay: float = 0.0,
     clip: float | None = None,
@@ -71,6 +73,11 @@ def pretrain(
         (:func:`annealed`).
     learning_rate, final_rate : float
         Largest and last rate.
+    eigenvalue_rate : float, default 1.0
+        Factor of both for the eigenvalues, which have far to go in large operators that are to have distinct ones.
+    eigenvalue_decay : float, default 0.0
+        Weight decay of the roots of the eigenvalues. It draws the spectrum together, so that eigenvalues which
+        transport needs to be equal, and a high `beta` has driven too far apart to attract each other, meet again.
     warm_up : int, default 100
         Steps of linear rise to the largest rate.
     weight_decay : float, default 0.0
@@ -114,11 +121,18 @@ def pretrain(
     last = check_real(final_rate, "final_rate", 0.0, largest)
     if clip is not None:
         clip = check_real(clip, "clip", 0.0, open_low=True)
-    decayed = [*model.encoder.parameters(), *model.decoder.parameters()]
-    groups = [{"params": list(model.operator.parameters()), "weight_decay": 0.0}]
-    if decayed:
-        groups.append({"params": decayed, "weight_decay": check_real(weight_decay, "weight_decay", 0.0)})
-    optimizer = torch.optim.AdamW(groups, lr=largest)
+    eigenvalues = model.operator.root_eigenvalues
+    factor = check_real(eigenvalue_rate, "eigenvalue_rate", 0.0, open_low=True)
+    pull = check_real(eigenvalue_decay, "eigenvalue_decay", 0.0)
+    decay = check_real(weight_decay, "weight_decay", 0.0)
+    functions = [parameter for parameter in model.operator.parameters() if parameter is not eigenvalues]
+    groups = [
+        {"params": functions, "weight_decay": 0.0},
+        {"params": [eigenvalues], "lr": factor * largest, "weight_decay": pull},
+        {"params": [*model.encoder.parameters(), *model.decoder.parameters()], "weight_decay": decay},
+    ]
+    # A short memory of squares: the losses change their sizes as beta does.
+    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=largest, betas=(0.9, 0.99))
     rates = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
         lambda step: min(
