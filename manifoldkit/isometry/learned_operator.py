@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..datasets._validation import check_count
+from ..datasets._validation import check_count, check_real
 from .polar import polar
 
 __all__ = ["LearnedOperator", "Spectrum", "commutation_mask"]
@@ -98,6 +98,15 @@ class LearnedOperator(nn.Module):
             return Spectrum(mass, eigenfunctions, eigenvalues.cumsum(0))
         order = eigenvalues.argsort()
         return Spectrum(mass, eigenfunctions[:, order], eigenvalues[order])
+
+    def contract(self, factor: float) -> None:
+        """Multiply all eigenvalues by a factor in (0, 1], in place.
+
+        A second training then starts with eigenfunctions that are nearly right and a mask that forbids little: those
+        eigenvalues unite that transport needs to be equal, even if the first had driven them apart.
+        """
+        with torch.no_grad():
+            self.root_eigenvalues.mul_(check_real(factor, "factor", 0.0, 1.0, open_low=True) ** 0.5)
 
 
 def commutation_mask(eigenvalues: Tensor) -> Tensor:

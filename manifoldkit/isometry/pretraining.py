@@ -46,7 +46,6 @@ def pretrain(
     learning_rate: float = 5e-4,
     final_rate: float = 5e-5,
     eigenvalue_rate: float = 1.0,
-    eigenvalue_decay: float = 0.0,
     warm_up: int = 100,
     weight_decay: float = 0.0,
     clip: float | None = None,
@@ -70,14 +69,11 @@ def pretrain(
     beta : float or callable, default 0.1
         Weight of the multiplicity loss; a function of the progress, from 0 to 1, is a schedule. A high weight first
         separates the eigenvalues; a low one later lets those unite that transport needs together
-        (:func:`annealed`).
+        (:func:`annealed`; see also :meth:`LearnedOperator.contract`).
     learning_rate, final_rate : float
         Largest and last rate.
     eigenvalue_rate : float, default 1.0
         Factor of both for the eigenvalues, which have far to go in large operators that are to have distinct ones.
-    eigenvalue_decay : float, default 0.0
-        Weight decay of the roots of the eigenvalues. It draws the spectrum together, so that eigenvalues which
-        transport needs to be equal, and a high `beta` has driven too far apart to attract each other, meet again.
     warm_up : int, default 100
         Steps of linear rise to the largest rate.
     weight_decay : float, default 0.0
@@ -123,12 +119,11 @@ def pretrain(
         clip = check_real(clip, "clip", 0.0, open_low=True)
     eigenvalues = model.operator.root_eigenvalues
     factor = check_real(eigenvalue_rate, "eigenvalue_rate", 0.0, open_low=True)
-    pull = check_real(eigenvalue_decay, "eigenvalue_decay", 0.0)
     decay = check_real(weight_decay, "weight_decay", 0.0)
     functions = [parameter for parameter in model.operator.parameters() if parameter is not eigenvalues]
     groups = [
         {"params": functions, "weight_decay": 0.0},
-        {"params": [eigenvalues], "lr": factor * largest, "weight_decay": pull},
+        {"params": [eigenvalues], "lr": factor * largest, "weight_decay": 0.0},
         {"params": [*model.encoder.parameters(), *model.decoder.parameters()], "weight_decay": decay},
     ]
     # A short memory of squares: the losses change their sizes as beta does.
