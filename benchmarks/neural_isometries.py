@@ -14,6 +14,7 @@ import platform
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,12 +25,12 @@ from manifoldkit.isometry import (
     IsometryLosses,
     NeuralIsometry,
     VectorNeuronHead,
-    annealed,
     eigenspace_energy,
     equivariance_error,
     off_block_energy,
     polar,
     pretrain,
+    pretrain_in_stages,
     residual_pair,
     toric_harmonics,
 )
@@ -59,33 +60,21 @@ def toric_views(size: int, seed: int) -> tuple[ShiftViews, ShiftViews]:
     return training, test
 
 
-#: Size of the grid: steps of the two trainings, beta at their starts, and the factor of the eigenvalues' rate in each.
-TORIC = {
-    8: {"steps": (1200, 1200), "betas": (10.0, 3.0), "rates": (1.5, 1.0)},
-    16: {"steps": (4500, 2000), "betas": (12.0, 5.0), "rates": (2.5, 1.5)},
+#: Size of the grid: options of `pretrain_in_stages`.
+TORIC: dict[int, dict[str, Any]] = {
+    8: {"steps": (1200, 1200), "betas": (10.0, 3.0), "eigenvalue_rates": (1.5, 1.0)},
+    16: {"steps": (4500, 2000), "betas": (12.0, 5.0), "eigenvalue_rates": (2.5, 1.5)},
 }
 
 
-def train_toric(
-    size: int, seed: int, *, steps: tuple[int, int], betas: tuple[float, float], rates: tuple[float, float]
-) -> tuple[NeuralIsometry, dict]:
-    """Learn an operator from shifted images, and measure it on other images under other shifts.
-
-    A high beta separates the eigenvalues, and the eigenfunctions with them, but parts pairs that every shift mixes.
-    The second training starts with all eigenvalues close together, where such pairs attract each other, and beta falls.
-    """
+def train_toric(size: int, seed: int) -> tuple[NeuralIsometry, dict]:
+    """Learn an operator from shifted images, and measure it on other images under other shifts."""
     training, test = toric_views(size, seed)
     model = NeuralIsometry(
         (size, size), size * size, eigenvalues="clustered", generator=torch.Generator().manual_seed(seed)
     )
     started = time.process_time()
-    for stage, beta in enumerate((betas[0], annealed(betas[1], 0.1, hold=0.4))):
-        if stage:
-            model.operator.contract(0.01)
-        pretrain(
-            model, training, steps=steps[stage], batch_size=2, alpha=0.0, beta=beta, learning_rate=5e-3,
-            final_rate=(5e-4, 1e-4)[stage], eigenvalue_rate=rates[stage],
-        )  # fmt: skip
+    pretrain_in_stages(model, training, **TORIC[size])
     seconds = time.process_time() - started
     return model, {"seconds": seconds, **measure_toric(model, test.draw(20))}
 
@@ -300,12 +289,12 @@ def homography_table(results: dict[str, list[dict]]) -> list[str]:
 
 def run_toric(cache: Path, seeds: int) -> list[str]:
     lines = ["## Toric Laplacian", "", TORIC_NOTE, ""]
-    for size, options in TORIC.items():
+    for size in TORIC:
         results = [
             trained(
                 cache,
                 f"toric-{size}-{seed}",
-                lambda size=size, seed=seed, options=options: train_toric(size, seed, **options),
+                lambda size=size, seed=seed: train_toric(size, seed),
                 lambda size=size: NeuralIsometry((size, size), size * size, eigenvalues="clustered"),
             )[1]
             for seed in range(seeds)

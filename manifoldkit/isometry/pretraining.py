@@ -13,7 +13,7 @@ from torch import Tensor
 from ..datasets._validation import check_count, check_flag, check_real
 from .neural_isometries import NeuralIsometry
 
-__all__ = ["LossRecord", "Views", "annealed", "pretrain"]
+__all__ = ["LossRecord", "Views", "annealed", "pretrain", "pretrain_in_stages"]
 
 _log = logging.getLogger("manifoldkit")
 
@@ -158,6 +158,75 @@ def pretrain(
         model.train(mode)
         optimizer.zero_grad()
     return record
+
+
+def pretrain_in_stages(
+    model: NeuralIsometry,
+    views: Views,
+    *,
+    steps: tuple[int, int],
+    betas: tuple[float, float],
+    contraction: float = 0.01,
+    learning_rate: float = 5e-3,
+    eigenvalue_rates: tuple[float, float] = (1.0, 1.0),
+    batch_size: int = 2,
+    alpha: float = 0.0,
+    progress: bool = False,
+) -> list[LossRecord]:
+    """Fit a neural isometry whose eigenspaces are to be as small as the transformations allow.
+
+    One weight `beta` can't do both: a low one leaves several eigenspaces mixed in one, a high one parts eigenfunctions
+    that the transformations mix. The first training, with a high weight, finds the eigenfunctions. Then all
+    eigenvalues are drawn together (:meth:`LearnedOperator.contract`), and the second, with a weight that falls to 0.1,
+    parts those again that transport does not hold together.
+
+    Parameters
+    ----------
+    model, views, learning_rate, batch_size, alpha, progress
+        Of :func:`pretrain`.
+    steps : (int, int)
+        Of the two trainings.
+    betas : (float, float)
+        Weight of the multiplicity loss in the first, and at the start of the second; at least 0.1.
+    contraction : float, default 0.01
+        Factor of the eigenvalues in between.
+    eigenvalue_rates : (float, float), default (1, 1)
+        Factors of the rate of the eigenvalues.
+
+    Returns
+    -------
+    list of LossRecord
+        Of both trainings; steps count on.
+
+    Raises
+    ------
+    TypeError, ValueError, FloatingPointError
+        As :func:`pretrain`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from manifoldkit.datasets import ShiftViews
+    >>> from manifoldkit.isometry import NeuralIsometry, pretrain_in_stages
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> views = ShiftViews(torch.randn(60, 4, 4, generator=generator), channels=24, random_state=0)
+    >>> model = NeuralIsometry((4, 4), 16, eigenvalues="clustered", generator=generator)
+    >>> record = pretrain_in_stages(model, views, steps=(30, 20), betas=(5.0, 1.0))
+    >>> record[-1].step
+    49
+    """
+    weights: tuple[float | Callable[[float], float], ...] = (betas[0], annealed(betas[1], 0.1, hold=0.4))
+    records: list[LossRecord] = []
+    for stage, beta in enumerate(weights):
+        if stage:
+            model.operator.contract(contraction)
+        part = pretrain(
+            model, views, steps=steps[stage], batch_size=batch_size, alpha=alpha, beta=beta,
+            learning_rate=learning_rate, final_rate=learning_rate * (0.1, 0.02)[stage],
+            eigenvalue_rate=eigenvalue_rates[stage], progress=progress,
+        )  # fmt: skip
+        records += [entry._replace(step=entry.step + stage * steps[0]) for entry in part]
+    return records
 
 
 def annealed(first: float, last: float, *, hold: float = 0.5, end: float = 0.9) -> Callable[[float], float]:

@@ -16,6 +16,7 @@ from manifoldkit.isometry import (
     commutation_mask,
     equivariance_error,
     equivariance_loss,
+    isometry_path,
     multiplicity_loss,
     polar,
     pretrain,
@@ -73,6 +74,14 @@ class TestOperator:
             return tuple(torch.func.functional_call(operator, dict(zip(names, values, strict=True)), ()))
 
         assert torch.autograd.gradcheck(spectrum, leaves)
+
+    @pytest.mark.parametrize("eigenvalues", ["cumulative", "clustered"])
+    def test_contraction_multiplies_eigenvalues_and_leaves_functions(self, eigenvalues):
+        operator = randomised(LearnedOperator(10, 6, eigenvalues=eigenvalues))
+        before = operator()
+        operator.contract(0.01)
+        torch.testing.assert_close(operator().eigenvalues, 0.01 * before.eigenvalues)
+        torch.testing.assert_close(operator().eigenfunctions, before.eigenfunctions)
 
     def test_analysis_after_synthesis_is_the_identity(self):
         spectrum = randomised(LearnedOperator(10, 6))()
@@ -209,6 +218,28 @@ class TestModel:
             torch.testing.assert_close(other.encode(x), model.encode(x), atol=0, rtol=0)
         model.generator = None  # torch's generators can't be pickled
         torch.testing.assert_close(pickle.loads(pickle.dumps(model)).encode(x), model.encode(x), atol=0, rtol=0)
+
+
+class TestPath:
+    @pytest.mark.parametrize("seed", range(3))
+    @pytest.mark.parametrize("size", [2, 5, 8])
+    def test_powers_form_a_group_through_the_rotation(self, size, seed):
+        tau = polar(images(size, size, seed=seed, dtype=torch.float64), special=True)
+        path = isometry_path(tau, [0.0, 1.0, 0.3, 0.7, 2.0, -1.0])
+        torch.testing.assert_close(path[0], torch.eye(size, dtype=torch.float64))
+        torch.testing.assert_close(path[1], tau)
+        torch.testing.assert_close(path[2] @ path[3], tau)
+        torch.testing.assert_close(path[4], tau @ tau)
+        torch.testing.assert_close(path[5], tau.mT)
+
+    def test_reversed_axes_turn_by_half_a_turn_and_equal_angles_stay_apart(self):
+        turn = polar(images(6, 6, dtype=torch.float64))
+        for diagonal in ([-1.0, -1.0, 1.0, -1.0, 1.0, -1.0], [1.0] * 6, [-1.0] * 6):
+            tau = turn @ torch.diag(torch.tensor(diagonal, dtype=torch.float64)) @ turn.mT
+            half, whole = isometry_path(tau, [0.5, 1.0])
+            torch.testing.assert_close(whole, tau)
+            torch.testing.assert_close(half @ half, tau)
+            torch.testing.assert_close(half @ half.mT, torch.eye(6, dtype=torch.float64))
 
 
 class TestPretraining:

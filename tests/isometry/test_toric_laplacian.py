@@ -69,7 +69,7 @@ def benchmark():
 )
 def test_shifts_alone_teach_the_toric_laplacian(benchmark, size, seed):
     """On images and under shifts that training has not seen; bounds of the issue."""
-    _, measured = benchmark.train_toric(size, seed, **benchmark.TORIC[size])
+    _, measured = benchmark.train_toric(size, seed)
     assert measured["energy"] >= 0.9
     assert measured["transport"] <= 0.05
     assert measured["off-block"] <= 0.1
