@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import pickle
 
+import matplotlib
+import numpy as np
 import pytest
 import torch
 
@@ -23,6 +25,9 @@ from manifoldkit.isometry import (
     residual_pair,
     toric_harmonics,
 )
+from manifoldkit.plotting import plot_spectrum
+
+matplotlib.use("Agg")
 
 
 def seeded(seed):
@@ -148,6 +153,12 @@ class TestModel:
         before, after = model.encode(stack), model.encode(torch.roll(stack, shift, (2, 3)))
         tau = model.isometry(before[..., :8], after[..., :8])
         assert equivariance_error(tau, before[..., 8:], after[..., 8:]).item() < 1e-20
+
+    def test_the_operator_is_a_space_with_a_spectrum(self):
+        model = small()
+        ax = plot_spectrum(model)
+        np.testing.assert_allclose(ax.lines[0].get_ydata(), model.eigenvalues_, rtol=1e-6)
+        assert not any(x.requires_grad for x in (model.mass_, model.eigenfunctions_, model.eigenvalues_))
 
     def test_unit_codes_have_mean_square_one(self):
         codes = small(unit_codes=True).encode(5 * images(4, 1, 8, 8))
