@@ -99,7 +99,8 @@ def warp_homographies(images: Any, homographies: Any) -> Any:
     r"""Move the content of each image by a homography, with bilinear interpolation.
 
     The value at a point p of the answer is the value of the image at :math:`H^{-1} p`; outside the picture there is 0,
-    and so there is where :math:`H^{-1} p` lies beyond the horizon. Derivatives flow to images that are tensors.
+    and so there is where :math:`H^{-1} p` lies beyond the horizon, seen from the centre of the picture. H and its
+    multiples are the same homography. Derivatives flow to images that are tensors.
 
     Parameters
     ----------
@@ -157,6 +158,8 @@ def warp_homographies(images: Any, homographies: Any) -> Any:
 
 def _positions(inverse: Tensor, height: int, width: int) -> Tensor:
     """Where each pixel of the answer is in the image, (n, height, width, 2), outside of it beyond the horizon."""
+    # The sign of a homography has no meaning: the centre is to lie on the near side.
+    inverse = torch.where(inverse[:, 2:, 2:] < 0, -inverse, inverse)
     x, y = (
         (2.0 * torch.arange(size, dtype=inverse.dtype, device=inverse.device) + 1.0) / size - 1.0
         for size in (width, height)
@@ -166,4 +169,5 @@ def _positions(inverse: Tensor, height: int, width: int) -> Tensor:
     )
     moved = torch.einsum("nij,hwj->nhwi", inverse, points)
     depth = moved[..., 2:]
-    return torch.where(depth > 1e-9, moved[..., :2] / depth.clamp_min(1e-9), -4.0).clamp(-4.0, 4.0)
+    tiny = 1e-9 * inverse.abs().amax(dim=(1, 2))[:, None, None, None]
+    return torch.where(depth > tiny, moved[..., :2] / torch.maximum(depth, tiny), -4.0).clamp(-4.0, 4.0)

@@ -18,7 +18,7 @@ __all__ = ["VectorNeuronHead", "VectorNeuronLayer"]
 class VectorNeuronLayer(nn.Module):
     r"""Mix channels, bend and rescale them: :math:`f(R x) = R f(x)` for every orthogonal R.
 
-    From the channels, vectors of :math:`\mathbb{R}^k`, three linear mixtures are formed, and
+    From the channels, vectors of :math:`\mathbb{R}^k`, linear mixtures q and d are formed, and
 
     .. math:: y = q + \operatorname{silu}(-\langle q, d \rangle) \, d / |d|^2,
 

@@ -79,6 +79,15 @@ def test_a_homography_after_another_is_their_product():
     np.testing.assert_allclose(twice, warp_homographies(picture, second @ first), atol=0.01)
 
 
+@pytest.mark.parametrize("factor", [-1.0, 1e-6, -1e6])
+def test_multiples_are_the_same_homography(factor):
+    matrices = random_homographies(5, random_state=0)
+    images = np.random.default_rng(0).random((5, 9, 9))
+    np.testing.assert_allclose(warp_homographies(images, factor * matrices), warp_homographies(images, matrices))
+    mirror = np.diag([-1.0, 1.0, 1.0])
+    np.testing.assert_allclose(warp_homographies(images, factor * mirror), images[:, :, ::-1], atol=1e-12)
+
+
 def test_beyond_the_horizon_there_is_nothing():
     matrix = expm(2.0 * HOMOGRAPHY_GENERATORS[6])
     warped = warp_homographies(np.ones((1, 16, 16)), matrix)
