@@ -54,7 +54,8 @@ class NeuralIsometry(nn.Module):
         Share of the samples, in training mode, that are decoded from a random number of leading coefficients; it puts
         what matters most for the picture first.
     generator : torch.Generator, optional
-        Source of the operator's initial values and of the spectral dropout; without it, torch's global one.
+        Source of the operator's initial values and of the spectral dropout; without it, torch's global one. Copies and
+        pickles have none.
 
     Attributes
     ----------
@@ -180,6 +181,10 @@ class NeuralIsometry(nn.Module):
         if n_views == 3:
             transport = transport + 2.0 * errors[2 * (n_views - 1) :].mean()
         return IsometryLosses(transport, equivariance, multiplicity_loss(spectrum.eigenvalues))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Torch's generators can't be pickled everywhere.
+        return {**self.__dict__, "generator": None}
 
     def extra_repr(self) -> str:
         """Arguments that are no modules."""

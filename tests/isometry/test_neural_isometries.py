@@ -225,10 +225,9 @@ class TestModel:
         fresh = small(seed=1).eval()
         assert not torch.equal(fresh.encode(x), model.encode(x))
         fresh.load_state_dict(model.state_dict())
-        for other in (copy.deepcopy(model), fresh):
+        for other in (copy.deepcopy(model), fresh, pickle.loads(pickle.dumps(model))):
             torch.testing.assert_close(other.encode(x), model.encode(x), atol=0, rtol=0)
-        model.generator = None  # torch's generators can't be pickled
-        torch.testing.assert_close(pickle.loads(pickle.dumps(model)).encode(x), model.encode(x), atol=0, rtol=0)
+        assert model.generator is not None
 
 
 class TestPath:
