@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shlex
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,6 @@ from manifoldkit.isometry import (
     toric_harmonics,
 )
 
-COMMAND = "OMP_NUM_THREADS=1 python benchmarks/neural_isometries.py --out benchmarks/neural_isometries.md"
 OBSERVED = (8, 16, 64, 256)
 NEW = 10
 
@@ -287,9 +288,9 @@ def homography_table(results: dict[str, list[dict]]) -> list[str]:
     return [*lines, ""]
 
 
-def run_toric(cache: Path, seeds: int) -> list[str]:
+def run_toric(cache: Path, sizes: list[int], seeds: int) -> list[str]:
     lines = ["## Toric Laplacian", "", TORIC_NOTE, ""]
-    for size in TORIC:
+    for size in sizes:
         results = [
             trained(
                 cache,
@@ -315,8 +316,8 @@ def homography_result(cache: Path, name: str, seed: int) -> dict:
     return {**trained_in, **cached(cache, f"{key}-heads", lambda: measure_homography(model, seed))}
 
 
-def run_homography(cache: Path, seeds: int) -> list[str]:
-    results = {name: [homography_result(cache, name, seed) for seed in range(seeds)] for name in MODELS}
+def run_homography(cache: Path, names: list[str], seeds: int) -> list[str]:
+    results = {name: [homography_result(cache, name, seed) for seed in range(seeds)] for name in names}
     return ["## Homography MNIST", "", HOMOGRAPHY_NOTE, "", *homography_table(results)]
 
 
@@ -353,7 +354,9 @@ Forward, backward and AdamW on 16 pairs of 28 x 28, the model above against its 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", choices=("toric", "homography", "step"), help="one part (default: all)")
+    parser.add_argument("--sizes", type=int, nargs="+", choices=list(TORIC), default=list(TORIC), help="toric grids")
     parser.add_argument("--toric-seeds", type=int, default=3)
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS), help="of homography MNIST")
     parser.add_argument("--homography-seeds", type=int, default=1)
     parser.add_argument("--cache", type=Path, default=Path("out/neural_isometries"), help="folder of what is trained")
     parser.add_argument("--out", type=Path, help="Markdown file (default: print)")
@@ -361,12 +364,13 @@ def main() -> None:
     args.cache.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     parts = {
-        "toric": lambda: run_toric(args.cache, args.toric_seeds),
-        "homography": lambda: run_homography(args.cache, args.homography_seeds),
+        "toric": lambda: run_toric(args.cache, args.sizes, args.toric_seeds),
+        "homography": lambda: run_homography(args.cache, args.models, args.homography_seeds),
         "step": lambda: run_step(args.cache),
     }
+    given = shlex.join(sys.argv[1:])
     lines = [
-        "# Neural isometries", "", f"`{COMMAND}`", "",
+        "# Neural isometries", "", f"`OMP_NUM_THREADS=1 python benchmarks/neural_isometries.py {given}`", "",
         f"One thread; torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}.",
         "",
     ]  # fmt: skip
