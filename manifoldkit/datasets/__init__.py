@@ -16,15 +16,20 @@ from __future__ import annotations
 from ._sample import ManifoldSample
 from .curves import make_circle, make_noisy_circle
 from .digits import RenderedImages, make_rotated_digit, render_digit
+from .homographies import HOMOGRAPHY_GENERATORS, random_homographies, warp_homographies
 from .mnist import ImageDataset, load_fashion_mnist, load_mnist
 from .surfaces import make_sphere, make_swiss_roll, make_torus
 from .tasks import ClassifiedSample, make_circle_task, make_plane_task
+from .views import HomographyViews, ShiftViews
 
 __all__ = [
+    "HOMOGRAPHY_GENERATORS",
     "ClassifiedSample",
+    "HomographyViews",
     "ImageDataset",
     "ManifoldSample",
     "RenderedImages",
+    "ShiftViews",
     "load_fashion_mnist",
     "load_mnist",
     "make_circle",
@@ -35,5 +40,7 @@ __all__ = [
     "make_sphere",
     "make_swiss_roll",
     "make_torus",
+    "random_homographies",
     "render_digit",
+    "warp_homographies",
 ]

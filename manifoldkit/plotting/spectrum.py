@@ -86,8 +86,8 @@ def plot_spectrum(
 
     Parameters
     ----------
-    manifold : DiffusionManifold, ExteriorCalculus or array (N,)
-        Something fitted that has `eigenvalues_`, or the eigenvalues.
+    manifold : DiffusionManifold, ExteriorCalculus, NeuralIsometry or array (N,)
+        Something that has `eigenvalues_`, or the eigenvalues.
     truth : array or Tensor (M,), optional
         Exact eigenvalues, drawn as bars across the stems; M may differ from N.
     n_values : int, optional
@@ -117,7 +117,7 @@ def plot_spectrum(
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
     ['estimated', 'exact']
     """
-    if hasattr(manifold, "fit"):
+    if hasattr(manifold, "fit") or hasattr(manifold, "eigenvalues_"):
         fitted(manifold, "eigenvalues_")
         manifold = manifold.eigenvalues_
     values, exact = _eigenvalues(manifold, "eigenvalues"), None if truth is None else _eigenvalues(truth, "truth")

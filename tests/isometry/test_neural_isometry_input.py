@@ -1,0 +1,108 @@
+"""Nothing but wrong input: each is refused with a message that says what to do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from manifoldkit.isometry import (
+    LearnedOperator,
+    NeuralIsometry,
+    annealed,
+    eigenspace_energy,
+    equivariance_error,
+    isometry_path,
+    off_block_energy,
+    pretrain,
+    residual_pair,
+    toric_harmonics,
+)
+
+MODEL = NeuralIsometry((4, 4), 16, generator=torch.Generator().manual_seed(0))
+VIEWS = torch.randn(2, 3, 5, 4, 4, generator=torch.Generator().manual_seed(1))
+CODES = torch.ones(2, 4, 3)
+
+
+class Source:
+    def draw(self, n_samples):
+        return VIEWS
+
+
+class Wrong(torch.nn.Module):
+    """An encoder that forgets half of the grid."""
+
+    def forward(self, x):
+        return x[..., :2]
+
+
+def with_value(value):
+    views = VIEWS.clone()
+    views[1, 2, 0, 1, 1] = value
+    return views
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: LearnedOperator(16, 17), ValueError, "at most the 16 places"),
+        (lambda: NeuralIsometry((4, 4), 17), ValueError, "at most the 16 places"),
+        (lambda: LearnedOperator(16, 0), ValueError, "n_eigenfunctions must be at least 1"),
+        (lambda: LearnedOperator(16, 4.0), TypeError, "n_eigenfunctions must be an integer"),
+        (lambda: LearnedOperator(16, 4, eigenvalues="sorted"), ValueError, "'cumulative' or 'clustered'"),
+        (lambda: NeuralIsometry(4, 4), TypeError, "pair"),
+        (lambda: NeuralIsometry((4, 0), 4), ValueError, "grid"),
+        (lambda: NeuralIsometry((4, 4), 4, torch.nn.Identity()), ValueError, "come together"),
+        (lambda: NeuralIsometry((4, 4), 4, special=1), TypeError, "special"),
+        (lambda: NeuralIsometry((4, 4), 4, spectral_dropout=1.5), ValueError, "spectral_dropout"),
+        (lambda: MODEL(VIEWS.numpy()), TypeError, "torch.stack"),
+        (lambda: MODEL(VIEWS[0]), ValueError, "even number of images, got 3"),
+        (lambda: MODEL(VIEWS[:1]), ValueError, "pairs or triplets"),
+        (lambda: MODEL(VIEWS[:, :0]), ValueError, "pairs or triplets"),
+        (lambda: MODEL(VIEWS[0, 0]), ValueError, "pairs or triplets"),
+        (lambda: MODEL(with_value(float("nan"))), ValueError, "NaN or infinity"),
+        (lambda: MODEL(with_value(float("inf"))), ValueError, "NaN or infinity"),
+        (lambda: MODEL.encode(torch.zeros(2, 5, 6, 4)), ValueError, r"grid \(4, 4\) does not divide images of 6 x 4"),
+        (lambda: MODEL.encode(torch.zeros(2, 5, 8, 8)), ValueError, "choose grid or encoder"),
+        (lambda: MODEL.encode(torch.zeros(5, 4, 4)), ValueError, "B, C, H, W"),
+        (lambda: MODEL.encode(torch.zeros(2, 5, 4, 4, dtype=torch.uint8)), ValueError, "floating"),
+        (lambda: MODEL.encode(np.zeros((2, 5, 4, 4))), ValueError, "ndarray"),
+        (lambda: NeuralIsometry((4, 4), 4, Wrong(), Wrong()).encode(VIEWS[0]), ValueError, "encoder must give"),
+        (lambda: MODEL.isometry(CODES, CODES[:1]), ValueError, "one shape"),
+        (lambda: MODEL.isometry(CODES[0], CODES[0]), ValueError, "one shape"),
+        (lambda: equivariance_error(torch.eye(3).expand(2, 3, 3), CODES, CODES), ValueError, "one shape"),
+        (lambda: equivariance_error(torch.eye(4).expand(2, 4, 4), 0 * CODES, CODES), ValueError, "zero"),
+        (lambda: residual_pair((1, 28, 28), (8, 8), 4), ValueError, "halved 2 times"),
+        (lambda: residual_pair((1, 28, 28), (7, 7), 4, widths=()), ValueError, "halved 0 times"),
+        (lambda: residual_pair((1, 28, 28), (7, 7), 0), ValueError, "channels"),
+        (lambda: pretrain(MODEL, Source(), steps=0), ValueError, "steps"),
+        (lambda: pretrain(MODEL, Source(), steps=1, batch_size=0), ValueError, "batch_size"),
+        (lambda: pretrain(MODEL, Source(), steps=1, alpha=-1), ValueError, "alpha"),
+        (lambda: pretrain(MODEL, Source(), steps=1, beta=-1), ValueError, "beta"),
+        (lambda: pretrain(MODEL, Source(), steps=1, learning_rate=0), ValueError, "learning_rate"),
+        (lambda: pretrain(MODEL, Source(), steps=1, learning_rate=1e-5), ValueError, "final_rate"),
+        (lambda: pretrain(MODEL, Source(), steps=1, clip=0), ValueError, "clip"),
+        (lambda: pretrain(MODEL, Source(), steps=1, progress=1), TypeError, "progress"),
+        (lambda: annealed(0.0, 1.0), ValueError, "first"),
+        (lambda: annealed(1.0, 1.0, hold=0.9, end=0.8), ValueError, "end"),
+        (lambda: LearnedOperator(16, 4).contract(0.0), ValueError, "factor"),
+        (lambda: LearnedOperator(16, 4).contract(2.0), ValueError, "factor"),
+        (lambda: isometry_path(torch.ones(3), [1.0]), ValueError, "tau must be"),
+        (lambda: isometry_path(torch.eye(3), [[1.0]]), ValueError, "times"),
+        (lambda: isometry_path(torch.ones(3, 3), [1.0]), ValueError, "orthogonal"),
+        (lambda: isometry_path(-torch.eye(3), [1.0]), ValueError, "determinant -1"),
+        (lambda: toric_harmonics(0, 4), ValueError, "height"),
+        (lambda: eigenspace_energy(torch.eye(4), torch.ones(3), torch.eye(3)), ValueError, "do not fit"),
+        (lambda: off_block_energy(torch.eye(4)[None], torch.ones(3)), ValueError, "tau must have shape"),
+    ],
+)
+def test_bad_input(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_a_loss_that_is_not_finite_ends_the_training():
+    model = NeuralIsometry((4, 4), 16, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(FloatingPointError, match="at step 0"):
+        pretrain(model, Source(), steps=3, beta=lambda _: float("inf"))
+    assert model.training
