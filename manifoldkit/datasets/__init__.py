@@ -17,7 +17,9 @@ from ._sample import ManifoldSample
 from .curves import make_circle, make_noisy_circle
 from .digits import RenderedImages, make_rotated_digit, render_digit
 from .mnist import ImageDataset, load_fashion_mnist, load_mnist
+from .sheets import make_open_sphere, make_s_curve
 from .surfaces import make_sphere, make_swiss_roll, make_torus
+from .tubes import make_linked_rings, make_ring_torus
 
 __all__ = [
     "ImageDataset",
@@ -26,8 +28,12 @@ __all__ = [
     "load_fashion_mnist",
     "load_mnist",
     "make_circle",
+    "make_linked_rings",
     "make_noisy_circle",
+    "make_open_sphere",
+    "make_ring_torus",
     "make_rotated_digit",
+    "make_s_curve",
     "make_sphere",
     "make_swiss_roll",
     "make_torus",

@@ -1,0 +1,18 @@
+"""Networks that keep distances: locally isometric layers and isometric autoencoders."""
+
+from .layers import LocallyIsometricNet
+from .losses import DiffusionDistance, IsometricLoss
+from .metrics import IsometryReport
+from .networks import MLP
+from .sampling import ClassBalancedBatchSampler
+from .training import IsometricTrainer
+
+__all__ = [
+    "MLP",
+    "ClassBalancedBatchSampler",
+    "DiffusionDistance",
+    "IsometricLoss",
+    "IsometricTrainer",
+    "IsometryReport",
+    "LocallyIsometricNet",
+]
