@@ -1,5 +1,6 @@
 """Networks that keep distances: locally isometric layers and isometric autoencoders."""
 
+from .full_loss import FullLossView
 from .layers import LocallyIsometricNet
 from .losses import DiffusionDistance, IsometricLoss
 from .metrics import IsometryReport
@@ -11,6 +12,7 @@ __all__ = [
     "MLP",
     "ClassBalancedBatchSampler",
     "DiffusionDistance",
+    "FullLossView",
     "IsometricLoss",
     "IsometricTrainer",
     "IsometryReport",

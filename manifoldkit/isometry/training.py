@@ -13,7 +13,7 @@ from ._input import cell_ids, check_size, finite_samples
 from .layers import LocallyIsometricNet
 from .losses import IsometricLoss
 
-__all__ = ["IsometricTrainer", "batches", "fresh"]
+__all__ = ["IsometricTrainer", "batches", "fresh", "level_weights"]
 
 Record = dict[str, float]
 
@@ -87,8 +87,8 @@ class IsometricTrainer:
         if not isinstance(net, LocallyIsometricNet):
             raise TypeError(f"net must be a LocallyIsometricNet, got {type(net).__name__}: wrap your backbone in one")
         self.net = net
-        self.alpha = _weights(alpha, "alpha", len(net.blocks))
-        self.beta = _weights(beta, "beta", len(net.blocks))
+        self.alpha = level_weights(alpha, "alpha", len(net.blocks))
+        self.beta = level_weights(beta, "beta", len(net.blocks))
         self.isometry = IsometricLoss() if isometry is None else isometry
         self.optimizer = optimizer(net.parameters())
         self.generator = fresh(generator)
@@ -238,7 +238,7 @@ def fresh(generator: torch.Generator | None) -> torch.Generator:
     return generator
 
 
-def _weights(value: float | Sequence[float], name: str, n: int) -> tuple[float, ...]:
+def level_weights(value: float | Sequence[float], name: str, n: int) -> tuple[float, ...]:
     values = [float(value)] * n if isinstance(value, (int, float)) else [float(entry) for entry in value]
     if len(values) != n or any(not 0 <= entry < float("inf") for entry in values):
         raise ValueError(f"{name} must be a finite number >= 0 or one for each of the {n} levels, got {value!r}")
