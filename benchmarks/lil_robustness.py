@@ -69,7 +69,7 @@ def under(attack: Attack, x: Tensor, y: Tensor, batch: int = 100) -> float:
 
 
 def gradient_norms(net: torch.nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
-    """Median L1 norm by the pixels of the cross entropy and of the margin: what an L_inf attack gains to first order."""
+    """Median L1 norms of the gradients of cross entropy and margin: what an L_inf attack gains to first order."""
     norms = []
     for loss in (cross_entropy, margin):
         leaf = x.clone().requires_grad_(True)
@@ -79,7 +79,13 @@ def gradient_norms(net: torch.nn.Module, x: Tensor, y: Tensor) -> tuple[float, f
 
 
 def figures(
-    net: LocallyIsometricNet, beta: float, seed: int, x: Tensor, y: Tensor, source: torch.nn.Module, atlas: ManifoldAtlas
+    net: LocallyIsometricNet,
+    beta: float,
+    seed: int,
+    x: Tensor,
+    y: Tensor,
+    source: torch.nn.Module,
+    atlas: ManifoldAtlas,
 ) -> dict[str, float]:
     """Everything measured on one network; `x` are 1,000 test images, the slow attacks take the first 200."""
     import torchattacks
@@ -148,12 +154,12 @@ def main() -> None:
         return
     rng = np.random.default_rng(0)
     chosen = np.sort(rng.permutation(len(test_x))[:1000])
-    few_x, few_y = test_x[chosen].flatten(1), test_y[chosen]
+    few_x, few_y = test_x[chosen][:, None], test_y[chosen]
     base = load_mnist("train", n_per_class=1000, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ManifoldWarning)
         prototype = DiffusionManifold(n_kernel_neighbors=128)
-        atlas = ManifoldAtlas(prototype).fit(base.images.reshape(len(base.images), -1), base.labels)
+        atlas = ManifoldAtlas(prototype).fit(base.images[:, None], base.labels)
     results: dict[float, list[dict[str, float]]] = {beta: [] for beta in BETAS}
     for beta, seed in pairs:
         net = nets[beta, seed]
@@ -171,9 +177,13 @@ def main() -> None:
 
 def report(results: dict[float, list[dict[str, float]]]) -> None:
     print("# Locally isometric networks under attack\n")
-    print(f"Mean ± standard deviation over {len(results[0.0])} seeds. Accuracy on 10,000 test images, under attack on ", end="")
+    print(
+        f"Mean ± standard deviation over {len(results[0.0])} seeds. Accuracy on 10,000 test images, under attack on ",
+        end="",
+    )
     print("1,000 of them (Square and the walks on manifolds: 200). Command: `python benchmarks/lil_robustness.py`.")
-    print("\n## Accuracy\n\n| beta | paper | here | stress | distance correlation | largest stretch |\n|---|---|---|---|---|---|")
+    print("\n## Accuracy\n\n| beta | paper | here | stress | distance correlation | largest stretch |")
+    print("|---|---|---|---|---|---|")
     for (beta, rows), paper in zip(results.items(), PAPER, strict=True):
         middle = " | ".join(cell(rows, name) for name in ("stress", "correlation", "lipschitz"))
         print(f"| {beta:g} | {paper} | {cell(rows, 'accuracy', 4)} | {middle} |")

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from .._distances import condensed_distances
+from .._modules import evaluating
 from ._input import cell_ids, finite_samples
 from .layers import LocallyIsometricNet
 
@@ -100,10 +101,8 @@ class IsometryReport:
         labels: Sequence[Any] = y if len(net.blocks) > 1 else [y]
         if len(labels) != len(net.blocks):
             raise ValueError(f"y must hold {len(net.blocks)} label vectors, one for each level, got {len(labels)}")
-        mode = net.training
-        net.eval()
-        found = net.representations(x)
-        net.train(mode)
+        with evaluating(net):
+            found = net.representations(x)
         inputs = [x, *found[:-1]]
         return [cls.measure(a, b, level) for a, b, level in zip(inputs, found, labels, strict=True)]
 

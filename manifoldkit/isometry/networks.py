@@ -1,9 +1,10 @@
-"""Multilayer perceptrons whose weights come from a generator."""
+"""Perceptrons whose weights come from a generator, decoders with tied weights, and networks in units of the data."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -11,7 +12,10 @@ from torch import nn
 
 from ._input import check_size
 
-__all__ = ["MLP", "initialise"]
+__all__ = ["ACTIVATIONS", "MLP", "Normalised", "TiedDecoder", "initialise"]
+
+#: Activations by name; "softplus" is nearly a ReLU, with a second derivative.
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"tanh": nn.Tanh, "softplus": partial(nn.Softplus, beta=100)}
 
 
 class MLP(nn.Sequential):
@@ -67,6 +71,59 @@ class MLP(nn.Sequential):
                 f"pixels, got shape {tuple(x.shape)}{hint}"
             )
         return super().forward(x.flatten(1))
+
+
+class TiedDecoder(nn.Module):
+    """Decoder whose linear layers are the transposes of the encoder's, in reverse order, with biases of their own.
+
+    Examples
+    --------
+    >>> encoder = MLP([5, 4, 2], generator=torch.Generator().manual_seed(0))
+    >>> TiedDecoder(encoder)(encoder(torch.zeros(3, 5))).shape
+    torch.Size([3, 5])
+    """
+
+    def __init__(self, encoder: nn.Module) -> None:
+        if not isinstance(encoder, MLP):
+            raise TypeError(f"a tied decoder needs an MLP as encoder, got {type(encoder).__name__}")
+        super().__init__()
+        self.encoder = encoder
+        self.biases = nn.ParameterList(torch.zeros(layer.in_features) for layer in self._layers())
+
+    def _layers(self) -> list[nn.Linear]:
+        return [layer for layer in self.encoder if isinstance(layer, nn.Linear)][::-1]
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        between = [layer for layer in self.encoder if not isinstance(layer, nn.Linear)][::-1]
+        for k, (layer, bias) in enumerate(zip(self._layers(), self.biases, strict=True)):
+            z = nn.functional.linear(z, layer.weight.T, bias)
+            if k < len(between):
+                z = between[k](z)
+        return z
+
+
+class Normalised(nn.Module):
+    """A network trained on centred samples divided by one number, as a network in the units of the samples.
+
+    An encoder is ``scale * g((x - shift) / scale)``, a decoder ``shift + scale * f(z / scale)``, so that lengths of
+    codes have the units of the samples, too.
+    """
+
+    shift: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(
+        self, network: nn.Module, shift: torch.Tensor, scale: torch.Tensor, shape: tuple[int, ...], *, encodes: bool
+    ) -> None:
+        super().__init__()
+        self.network, self.shape, self.encodes = network, shape, encodes
+        self.register_buffer("shift", shift.clone())
+        self.register_buffer("scale", scale.clone())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.encodes:
+            return self.scale * self.network((x - self.shift) / self.scale)
+        return self.shift + self.scale * self.network(x / self.scale).reshape(len(x), *self.shape)
 
 
 @torch.no_grad()

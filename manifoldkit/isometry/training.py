@@ -239,6 +239,7 @@ def fresh(generator: torch.Generator | None) -> torch.Generator:
 
 
 def level_weights(value: float | Sequence[float], name: str, n: int) -> tuple[float, ...]:
+    """A weight for each of n levels, from one number or n."""
     values = [float(value)] * n if isinstance(value, (int, float)) else [float(entry) for entry in value]
     if len(values) != n or any(not 0 <= entry < float("inf") for entry in values):
         raise ValueError(f"{name} must be a finite number >= 0 or one for each of the {n} levels, got {value!r}")
