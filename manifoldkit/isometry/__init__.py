@@ -4,6 +4,7 @@ from .autoencoder import IsometricAutoencoder
 from .baselines import baseline
 from .distortion import edge_ratio_std, jacobian_identities
 from .full_loss import FullLossView
+from .image_networks import convolutional_pair, dense_pair
 from .layers import LocallyIsometricNet
 from .losses import DiffusionDistance, IsometricLoss
 from .metrics import IsometryReport
@@ -28,6 +29,8 @@ __all__ = [
     "LocallyIsometricNet",
     "WeightDecay",
     "baseline",
+    "convolutional_pair",
+    "dense_pair",
     "edge_ratio_std",
     "jacobian_identities",
 ]

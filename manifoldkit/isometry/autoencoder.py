@@ -59,8 +59,8 @@ class IsometricAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     penalties : sequence of callables, optional
         Other terms in the place of the two isometric ones, see :mod:`manifoldkit.isometry.penalties`; () is the plain
         autoencoder. :func:`baseline` gives those of the literature.
-    codes : {"between", "gaussian", "box"}, default="between"
-        Where the decoder is to be isometric, see :class:`DecoderIsometry`; the source has "gaussian".
+    codes : {"gaussian", "box", "between"}, default="gaussian"
+        Where the decoder is to be isometric, see :class:`DecoderIsometry`.
     corruption : float, default=0.0
         Standard deviation of noise on the encoder's input, relative to normalised samples (denoising autoencoder).
     solver : {"lbfgs", "adam"}, default="lbfgs"
@@ -94,6 +94,8 @@ class IsometricAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         Trained networks, in the units of the samples.
     history_ : list of dict
         Loss, reconstruction error and penalties after every round or epoch, in normalised units.
+    n_iter_ : int
+        Rounds or epochs done.
     sample_shape_ : tuple of int
     n_features_in_ : int
 
@@ -133,7 +135,7 @@ class IsometricAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         activation: str | Callable[[], nn.Module] = "tanh",
         isometry_weight: float = 0.1,
         penalties: Sequence[Penalty] | None = None,
-        codes: str = "between",
+        codes: str = "gaussian",
         corruption: float = 0.0,
         solver: str = "lbfgs",
         init: Any = "isomap",
@@ -183,7 +185,7 @@ class IsometricAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         if not going_on and self.init is not None:
             self._start_at(inner, encoder, decoder)
         objective = Objective(encoder, decoder, self._penalties(), self.corruption, self._generator)
-        with evaluating(encoder, decoder):  # whatever a solver does to the mode, they end in evaluation mode
+        with evaluating(encoder, decoder):  # whatever a solver does to their mode
             if self.solver == "lbfgs":
                 rounds = -(-self.max_iter // _ROUND)
                 per_round = -(-self.max_iter // max(1, rounds))
@@ -229,6 +231,12 @@ class IsometricAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         return like(self.manifold.distance(self._query(x)), x)
 
     @property
+    def n_iter_(self) -> int:
+        """Rounds of L-BFGS or epochs of Adam done."""
+        check_is_fitted(self, "history_")
+        return len(self.history_)
+
+    @property
     def manifold(self) -> DecoderManifold:
         """The decoder's image as a manifold, to set the number of refinements, say."""
         check_is_fitted(self)
@@ -243,8 +251,8 @@ class IsometricAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         scale = torch.tensor(spread if spread > 0 else 1.0).to(x)
         encoder, decoder = self._networks(x[0].numel())
         dtype = _DTYPES[self.dtype]
-        self.encoder_ = Normalised(encoder, shift, scale, self.sample_shape_, encodes=True).to(dtype)
-        self.decoder_ = Normalised(decoder, shift, scale, self.sample_shape_, encodes=False).to(dtype)
+        self.encoder_ = Normalised(encoder, shift, scale, self.sample_shape_, encodes=True).to(dtype).eval()
+        self.decoder_ = Normalised(decoder, shift, scale, self.sample_shape_, encodes=False).to(dtype).eval()
         self.history_ = []
         self._optimizer = None
         self._n_features_out = self.n_components
@@ -338,7 +346,7 @@ class IsometricAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         """Checked samples in the dtype of the networks, with their shape."""
         if isinstance(X, torch.Tensor):
             X = X.detach().cpu().numpy()
-        shape = np.shape(X)
+        shape = np.asarray(X).shape
         flat = validate_data(self, np.reshape(X, (shape[0], -1)) if len(shape) > 2 else X, dtype=np.float64,
                              ensure_min_samples=2)  # fmt: skip
         sample_shape = tuple(shape[1:])
