@@ -236,7 +236,7 @@ def surfaces(folder: Path) -> None:
 
     rows = [cells(model, lambda r: spread([row["std"] for row in r])) for model in MODELS]
     table(
-        f"Std of edge ratios, 1,000 points, seeds {SEEDS}, the same networks and solver; I-AE 1,500 iterations, others 1,000",
+        f"Std of edge ratios, 1,000 points, seeds {SEEDS}; I-AE 1,500 iterations, others 1,000",
         ("model", *SURFACES),
         [*rows, ("floor", *(f"{floor:.3f}" for floor in floors)), ("paper's I-AE", "0.03", "0.02", "0.07", "")],
     )
