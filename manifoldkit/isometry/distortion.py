@@ -85,7 +85,7 @@ def code_grid(codes: Any, *, n_grid: int = 900) -> tuple[Floats, np.ndarray[Any,
     check_size(n_grid, "n_grid", 4)
     centre = z.mean(axis=0)
     _, spread, axes = np.linalg.svd(z - centre, full_matrices=False)
-    if n <= d + 1 or spread[-1] < 1e-9 * spread[0]:
+    if n <= d + 1 or spread[-1] <= 1e-9 * spread[0]:
         raise ValueError(f"the {n} codes do not span {d} dimensions: the encoder has collapsed, or they are too few")
     local = (z - centre) @ axes.T
     low, high = local.min(axis=0), local.max(axis=0)

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import pytest
 import torch
+from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from manifoldkit.isometry import (
     MLP,
     ClassBalancedBatchSampler,
     DiffusionDistance,
+    FullLossView,
+    IsometricAutoencoder,
     IsometricLoss,
     IsometricTrainer,
     IsometryReport,
     LocallyIsometricNet,
+    baseline,
+    edge_ratio_std,
 )
 
 X = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
 Y = torch.tensor([0, 0, 0, 1, 1, 1])
 NAN = X.clone()
 NAN[2, 1] = float("nan")
+FITTED = IsometricAutoencoder(2, hidden=(4,), max_iter=1, init=None).fit(X)
 
 
 def net(levels=1):
@@ -75,6 +81,36 @@ def net(levels=1):
         (lambda: IsometricTrainer(net()).fit(X, Y, coordinates=X[:3]), ValueError, "row for each of the 6"),
         (lambda: IsometricTrainer(net(2)).fit(X, Y), ValueError, "sequence of 2 label vectors"),
         (lambda: IsometricTrainer(net(2)).fit(X, [Y]), ValueError, "2 label vectors, one for each level, got 1"),
+        (lambda: FullLossView(nn.Linear(3, 2)), TypeError, "LocallyIsometricNet"),
+        (lambda: FullLossView(net(), beta=[1.0, 1.0]), ValueError, "each of the 1 levels"),
+        (lambda: IsometricAutoencoder(4).fit(X), ValueError, "n_components=4 exceeds the 3 entries"),
+        (lambda: IsometricAutoencoder(0).fit(X), ValueError, "n_components must be at least 1"),
+        (lambda: IsometricAutoencoder(2).fit(NAN), ValueError, "NaN"),
+        (lambda: IsometricAutoencoder(2).fit(X[:1]), ValueError, "minimum of 2"),
+        (lambda: IsometricAutoencoder(2, encoder=3).fit(X), TypeError, "encoder must be a torch.nn.Module"),
+        (lambda: IsometricAutoencoder(2, decoder="tight").fit(X), TypeError, "decoder must be a torch.nn.Module"),
+        (lambda: IsometricAutoencoder(2, encoder=nn.Linear(3, 1)).fit(X), ValueError, r"codes \(B, 2\), got \(2, 1\)"),
+        (lambda: IsometricAutoencoder(2, decoder=nn.Linear(2, 4)).fit(X), ValueError, r"shape \(3,\), got \(4,\)"),
+        (lambda: IsometricAutoencoder(2, encoder=nn.Linear(3, 2), decoder="tied").fit(X), TypeError, "needs an MLP"),
+        (lambda: IsometricAutoencoder(2, activation="relu").fit(X), ValueError, "activation must be"),
+        (lambda: IsometricAutoencoder(2, solver="sgd").fit(X), ValueError, "solver must be"),
+        (lambda: IsometricAutoencoder(2, init="umap").fit(X), ValueError, "init must be"),
+        (lambda: IsometricAutoencoder(2, init=X[:, :1]).fit(X), ValueError, r"init must have shape \(6, 2\)"),
+        (lambda: IsometricAutoencoder(2, dtype="float16").fit(X), ValueError, "dtype must be"),
+        (lambda: IsometricAutoencoder(2, corruption=-1.0).fit(X), ValueError, "corruption must be"),
+        (lambda: IsometricAutoencoder(2, codes="uniform", init=None).fit(X), ValueError, "codes must be"),
+        (lambda: IsometricAutoencoder(2, isometry_weight=-1.0, init=None).fit(X), ValueError, "weight must be"),
+        (lambda: IsometricAutoencoder(2, max_iter=1.5).fit(X), TypeError, "max_iter must be an integer"),
+        (lambda: FITTED.transform(X[:, :2]), ValueError, "3"),
+        (lambda: FITTED.transform(torch.rand(4, 1, 2, 2)), ValueError, r"shape \(B, 3\)"),
+        (lambda: FITTED.inverse_transform(X), ValueError, r"shape \(B, 2\)"),
+        (lambda: FITTED.project(NAN), ValueError, "NaN"),
+        (lambda: IsometricAutoencoder(2).manifold, NotFittedError, "not fitted"),
+        (lambda: baseline("VAE"), ValueError, "name must be one of"),
+        (lambda: baseline("AE", 0.1), ValueError, "no weight"),
+        (lambda: edge_ratio_std(lambda z: z, torch.rand(50, 4)), ValueError, "1 to 3 dimensions"),
+        (lambda: edge_ratio_std(lambda z: z, torch.zeros(50, 2)), ValueError, "do not span 2 dimensions"),
+        (lambda: edge_ratio_std(lambda z: z, NAN), ValueError, "codes holds NaN"),
         (lambda: IsometryReport.measure(X, X[:3]), ValueError, "same samples"),
         (lambda: IsometryReport.measure(NAN, X), ValueError, "x holds NaN"),
         (lambda: IsometryReport.measure(X, X, Y.float()), TypeError, "integers"),

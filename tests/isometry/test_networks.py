@@ -11,6 +11,7 @@ from manifoldkit.datasets import make_linked_rings, make_ring_torus
 from manifoldkit.isometry import (
     MLP,
     ClassBalancedBatchSampler,
+    FullLossView,
     IsometricLoss,
     IsometricTrainer,
     IsometryReport,
@@ -211,3 +212,26 @@ def test_mlp_flattens_images_and_has_the_spread_of_pytorch():
     assert net[0].weight.std().item() == pytest.approx(1 / (3 * 784) ** 0.5, rel=0.02)
     again = MLP([784, 50, 10], generator=seeded())
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), again.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("beta", [0.0, 2.0])
+def test_the_view_of_the_full_loss_climbs_the_training_loss(beta):
+    net = LocallyIsometricNet.mlp(6, 3, width=8, depth=2, generator=seeded()).double()
+    x = torch.rand(20, 6, generator=seeded(1), dtype=torch.float64)
+    y = torch.arange(20) % 3
+    leaf = x.clone().requires_grad_(True)
+    (z,) = net.representations(leaf)
+    loss = nn.functional.cross_entropy(net.logits([z])[0], y) + beta * IsometricLoss()(leaf, z, y)
+    (gradient,) = torch.autograd.grad(loss, leaf)
+    view = FullLossView(net, beta=beta)
+    torch.testing.assert_close(view(x), net(x))
+    seen = x.clone().requires_grad_(True)
+    objective = view.objective(view(seen), y)
+    assert objective.shape == (20,)
+    torch.testing.assert_close(torch.autograd.grad(objective.sum(), seen)[0], 20 * gradient)
+    right = net(x).argmax(1)  # nobody leaves before the step
+    adversarial = FGSM(view, eps=0.01, loss=view.objective, bounds=None)(x, right)
+    leaf = x.clone().requires_grad_(True)
+    total = view.objective(view(leaf), right).sum()
+    expected = x + 0.01 * torch.autograd.grad(total, leaf)[0].sign()
+    torch.testing.assert_close(adversarial, expected)
