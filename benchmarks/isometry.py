@@ -64,7 +64,7 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 ALONE = ("hemisphere",)  # surfaces of the first model only
 SEEDS = (10, 11, 12)
-MNIST = {"solver": "adam", "init": None, "dtype": "float32", "batch_size": 128, "max_iter": 10}
+MNIST = {"solver": "adam", "init": None, "dtype": "float32", "batch_size": 128, "max_iter": 10, "normalize": False}
 
 
 def cpu(job: Callable[[], object]) -> float:

@@ -58,7 +58,7 @@ def walks(net: nn.Module, manifold: Manifold | ManifoldAtlas, x: Tensor, y: Tens
 def autoencoder(x: np.ndarray[Any, Any], file: Path) -> DecoderManifold:
     """Isometric autoencoder of 10,000 digits, 16 codes."""
     model = IsometricAutoencoder(
-        16, hidden=(256, 128), solver="adam", init=None, dtype="float32", batch_size=128, max_iter=10
+        16, hidden=(256, 128), solver="adam", init=None, dtype="float32", batch_size=128, max_iter=10, normalize=False
     )  # fmt: skip
     if file.exists():
         model.set_params(max_iter=0).fit(x[:2])

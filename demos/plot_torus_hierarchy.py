@@ -31,7 +31,7 @@ from manifoldkit.isometry import IsometricTrainer, IsometryReport, LocallyIsomet
 parser = argparse.ArgumentParser(description="A stack of locally isometric layers on a torus.")
 parser.add_argument("--out", type=Path, default=Path("out"), help="folder of the pictures (default: out)")
 parser.add_argument("--seeds", type=int, default=3, help="networks for the table (default: 3)")
-parser.add_argument("--epochs", type=int, default=1500, help="full-batch epochs (default: 1500; the paper: 10000)")
+parser.add_argument("--epochs", type=int, default=1500, help="full-batch epochs (default: 1500)")
 options = parser.parse_args()
 options.out.mkdir(parents=True, exist_ok=True)
 
@@ -39,17 +39,21 @@ options.out.mkdir(parents=True, exist_ok=True)
 # Training
 # --------
 # 1,600 points with noise 0.001, beta 100, blocks of four layers of twenty tanh units; the losses of a level reach its
-# own block and the one before.
+# own block and the one before. The rate of 0.005 does in 1,500 epochs what 0.001 does in the paper's 10,000. Cross
+# entropy alone (beta 0) is trained once, to compare.
 print(f"{'beta':>6}{'seed':>6}{'level':>7}{'classes':>9}{'accuracy':>10}{'stress':>9}{'correlation':>13}")
 for seed in range(options.seeds):
     torus = make_ring_torus(1600, noise=0.001, random_state=seed)
     sector = torch.from_numpy(torus.parameters[:, 0] * 8 / (2 * np.pi)).long()
     labels = [sector // 4, sector // 2, sector]
     x = torch.from_numpy(torus.points).float()
-    for beta in (0.0, 100.0):
+    for beta in (0.0, 100.0) if seed == 0 else (100.0,):
         generator = torch.Generator().manual_seed(seed)
         net = LocallyIsometricNet.mlp(3, [2, 4, 8], width=20, generator=generator)
-        IsometricTrainer(net, beta=beta, generator=generator).fit(x, labels, epochs=options.epochs)
+        trainer = IsometricTrainer(
+            net, beta=beta, generator=generator, optimizer=lambda p: torch.optim.Adam(p, lr=5e-3)
+        )
+        trainer.fit(x, labels, epochs=options.epochs)
         with torch.no_grad():
             found = net.representations(x)
             predicted = [score.argmax(dim=1) for score in net.logits(found)]

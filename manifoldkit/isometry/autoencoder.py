@@ -55,7 +55,8 @@ class IsometricAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     activation : {"tanh", "softplus"} or callable, default="tanh"
         "softplus" is the source's, of sharpness 100, nearly a ReLU; a callable makes a Module.
     isometry_weight : float, default=0.1
-        :math:`\lambda` for samples normalised as below; the source has 0.01 to 0.5.
+        :math:`\lambda`; the source has 0.01 to 0.5. It is weighed against the squared error of a whole sample, which
+        the normalisation below lets begin at about D; on images take ``normalize=False``, as the source does.
     penalties : sequence of callables, optional
         Other terms in the place of the two isometric ones, see :mod:`manifoldkit.isometry.penalties`; () is the plain
         autoencoder. :func:`baseline` gives those of the literature.
@@ -348,7 +349,7 @@ class IsometricAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             X = X.detach().cpu().numpy()
         shape = np.asarray(X).shape
         flat = validate_data(self, np.reshape(X, (shape[0], -1)) if len(shape) > 2 else X, dtype=np.float64,
-                             ensure_min_samples=2)  # fmt: skip
+                             ensure_min_samples=2, copy=True)  # fmt: skip
         sample_shape = tuple(shape[1:])
         if self.warm_start and hasattr(self, "encoder_") and sample_shape != self.sample_shape_:
             raise ValueError(f"warm_start goes on with samples of shape {self.sample_shape_}, got {sample_shape}")

@@ -187,7 +187,6 @@ def test_a_sheet_is_flattened_isometrically_where_the_plain_autoencoder_is_not(s
     apart = np.linalg.norm(sheet.parameters[:, None] - sheet.parameters[None], axis=2)
     found = np.linalg.norm(codes[:, None] - codes[None], axis=2)
     assert np.corrcoef(apart.ravel(), found.ravel())[0, 1] > 0.998
-    assert 0.9 < found.sum() / apart.sum() < 1.1  # in the units of the samples
     plain = IsometricAutoencoder(2, init=None, **baseline("AE"), **options).fit(sheet.points)
     stds = [edge_ratio_std(m.inverse_transform, m.transform(sheet.points)) for m in (isometric, plain)]
     assert stds[0] < 0.1 < 0.2 < stds[1]
