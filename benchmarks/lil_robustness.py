@@ -138,11 +138,45 @@ def table(title: str, columns: dict[str, str], results: dict[float, list[dict[st
         print(f"| {beta:g} | " + " | ".join(cell(rows, name, digits) for name in columns.values()) + " |")
 
 
+def picture(results: dict[float, list[dict[str, float]]], file: Path) -> None:
+    """Accuracy against beta, under the paper's attack and under others of the same size."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    curves = {
+        "clean": ("accuracy", "#000000", "o"),
+        "FGSM on the full loss (the paper's)": ("full_0.1", "#0072B2", "s"),
+        "transferred PGD": ("transfer_0.1", "#009E73", "D"),
+        "FGSM on the cross entropy": ("fgsm_0.1", "#D55E00", "^"),
+        "Square, no gradients": ("square_0.1", "#CC79A7", "v"),
+        "APGD": ("apgd_0.1", "#E69F00", "P"),
+    }
+    figure, axes = plt.subplots(1, 2, figsize=(12, 4.6), layout="constrained", sharex=True)
+    walks = {"on-manifold PGD": ("on_manifold", "#0072B2", "s"), "random walk": ("random_walk", "#8C8C8C", "o")}
+    places = np.arange(len(results))
+    panels = ((curves, r"In the ball $L_\infty \leq 0.1$"), (walks, "On the manifold, walks of 12 steps of 1"))
+    for ax, (lines, title) in zip(axes, panels, strict=True):
+        for name, (key, colour, marker) in lines.items():
+            values = np.array([[row[key] for row in rows] for rows in results.values()])
+            deviations = values.std(axis=1, ddof=1) if values.shape[1] > 1 else None
+            ax.errorbar(places, values.mean(axis=1), deviations, color=colour, marker=marker, capsize=3, label=name)
+        ax.set(title=title, xlabel=r"weight $\beta$ of the isometric loss", ylabel="accuracy", ylim=(-0.02, 1.02))
+        ax.set_xticks(places, [f"{beta:g}" for beta in results])
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(True, color="0.9", linewidth=0.6)
+    axes[0].legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0.0, 0.93))
+    axes[1].legend(frameon=False, fontsize=9)
+    figure.savefig(file, dpi=110)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("out/lil"), help="folder of networks and rows")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--train-only", action="store_true")
+    parser.add_argument("--picture", type=Path, help="file for the curves")
     options = parser.parse_args()
     folder = options.work
     folder.mkdir(parents=True, exist_ok=True)
@@ -176,6 +210,8 @@ def main() -> None:
         results[beta].append(row)
         print(f"beta {beta:g}, seed {seed}: done", file=sys.stderr)
     report(results)
+    if options.picture is not None:
+        picture(results, options.picture)
 
 
 def report(results: dict[float, list[dict[str, float]]]) -> None:

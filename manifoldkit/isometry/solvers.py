@@ -36,6 +36,7 @@ class Objective:
         self._pull_back = any(penalty.needs_pullback for penalty in self.penalties)
 
     def parameters(self) -> list[nn.Parameter]:
+        """Weights of both networks, shared ones once."""
         return list(dict.fromkeys(p for net in (self.encoder, self.decoder) for p in net.parameters()))
 
     def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
