@@ -251,9 +251,9 @@ class IsometricAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         spread = float((x - shift).square().mean().sqrt()) if self.normalize else 1.0
         scale = torch.tensor(spread if spread > 0 else 1.0).to(x)
         encoder, decoder = self._networks(x[0].numel())
-        dtype = _DTYPES[self.dtype]
-        self.encoder_ = Normalised(encoder, shift, scale, self.sample_shape_, encodes=True).to(dtype).eval()
-        self.decoder_ = Normalised(decoder, shift, scale, self.sample_shape_, encodes=False).to(dtype).eval()
+        home = torch.zeros(0, dtype=_DTYPES[self.dtype], device=next(encoder.parameters()).device)
+        self.encoder_ = Normalised(encoder, shift, scale, self.sample_shape_, encodes=True).to(home).eval()
+        self.decoder_ = Normalised(decoder, shift, scale, self.sample_shape_, encodes=False).to(home).eval()
         self.history_ = []
         self._optimizer = None
         self._n_features_out = self.n_components

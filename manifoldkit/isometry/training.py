@@ -89,6 +89,8 @@ class IsometricTrainer:
         self.net = net
         self.alpha = level_weights(alpha, "alpha", len(net.blocks))
         self.beta = level_weights(beta, "beta", len(net.blocks))
+        if not any((*self.alpha, *self.beta)):
+            raise ValueError("alpha and beta are zero on every level, which leaves nothing to minimise")
         self.isometry = IsometricLoss() if isometry is None else isometry
         self.optimizer = optimizer(net.parameters())
         self.generator = fresh(generator)

@@ -69,6 +69,7 @@ def net(levels=1):
         (lambda: IsometricTrainer(nn.Linear(3, 2)), TypeError, "LocallyIsometricNet"),
         (lambda: IsometricTrainer(net(), beta=-1.0), ValueError, "beta must be"),
         (lambda: IsometricTrainer(net(), alpha=[1.0, 1.0]), ValueError, "each of the 1 levels"),
+        (lambda: IsometricTrainer(net(), alpha=0.0, beta=0.0), ValueError, "nothing to minimise"),
         (lambda: IsometricTrainer(net(), generator=3), TypeError, "manual_seed"),
         (lambda: IsometricTrainer(net()).fit(NAN, Y), ValueError, "NaN or infinity in 1 of 6"),
         (lambda: IsometricTrainer(net()).fit(X, Y[:4]), ValueError, r"shape \(6,\)"),
