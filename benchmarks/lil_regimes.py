@@ -42,17 +42,19 @@ REGIMES: dict[str, tuple[tuple[float, ...], bool, bool, float]] = {
 }
 
 
-def walks(net: nn.Module, manifold: Manifold | ManifoldAtlas, x: Tensor, y: Tensor, seed: int) -> dict[str, float]:
+def walks(
+    net: nn.Module, manifold: Manifold | ManifoldAtlas, x: Tensor, y: Tensor, seed: int | None = None
+) -> dict[str, float]:
+    """Accuracy left by on-manifold PGD and, with a seed, by the random walk that controls it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ManifoldWarning)
         walk = OnManifoldPGD(net, manifold, **WALK).run(x, y)
-        generator = torch.Generator().manual_seed(seed)
-        control = RandomTangentWalk(net, manifold, **WALK, generator=generator).run(x, y)
-    return {
-        "on_manifold": float((~walk.success).float().mean()),
-        "random_walk": float((~control.success).float().mean()),
-        "mean_l2": float(walk.l2.mean()),
-    }
+        row = {"on_manifold": float((~walk.success).float().mean()), "mean_l2": float(walk.l2.mean())}
+        if seed is not None:
+            generator = torch.Generator().manual_seed(seed)
+            control = RandomTangentWalk(net, manifold, **WALK, generator=generator).run(x, y)
+            row["random_walk"] = float((~control.success).float().mean())
+    return row
 
 
 def autoencoder(x: np.ndarray[Any, Any], file: Path) -> DecoderManifold:
@@ -68,7 +70,7 @@ def autoencoder(x: np.ndarray[Any, Any], file: Path) -> DecoderManifold:
         model.fit(x)
         torch.save([model.encoder_.state_dict(), model.decoder_.state_dict()], file)
         print(f"autoencoder: {model.history_[-1]}", file=sys.stderr)
-    return DecoderManifold(model.encoder_, model.decoder_, n_refinements=5, tol=1e-3)
+    return DecoderManifold(model.encoder_, model.decoder_, n_refinements=3, tol=1e-3)
 
 
 def regime(name: str, beta: float, seed: int, x: Tensor, y: Tensor, diffusion: Callable[[], Tensor]) -> nn.Module:
@@ -97,7 +99,7 @@ def regime(name: str, beta: float, seed: int, x: Tensor, y: Tensor, diffusion: C
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("out/lil"), help="folder of networks and rows")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=2)
     options = parser.parse_args()
     folder = options.work
     torch.set_num_threads(1)
@@ -155,7 +157,7 @@ def main() -> None:
                 "pgd": under(PGD(net, eps=EPS, steps=20, loss="margin"), test_x, test_y, 1000),
                 "grad_ce": ce,
                 "grad_margin": margin,
-                **walks(net, atlas, few_x, few_y, seed),
+                **walks(net, atlas, few_x, few_y),
             }
 
         results = {
@@ -169,9 +171,9 @@ def main() -> None:
             for name, settings in REGIMES.items()
             for beta in settings[0]
         }
-    names = ("accuracy", "fgsm", "pgd", "on_manifold", "random_walk", "grad_ce", "grad_margin")
+    names = ("accuracy", "fgsm", "pgd", "on_manifold", "grad_ce", "grad_margin")
     print(f"\n## Regimes: {N:,} training images, {EPOCHS} epochs; the atlas is of the same images\n")
-    head = (f"FGSM {EPS}", f"PGD margin {EPS}", "on-manifold PGD", "random walk", "L1 grad of CE", "L1 grad of margin")
+    head = (f"FGSM {EPS}", f"PGD margin {EPS}", "on-manifold PGD", "L1 grad of CE", "L1 grad of margin")
     print(f"| regime | beta | accuracy | {' | '.join(head)} |\n|{'---|' * (3 + len(head))}")
     for (name, beta), group in results.items():
         print(f"| {name} | {beta:g} | " + " | ".join(cell(group, key) for key in names) + " |")
