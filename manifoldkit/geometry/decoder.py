@@ -171,7 +171,8 @@ def _nearer(
 
 def _orthonormal(jacobians: torch.Tensor) -> torch.Tensor:
     """Orthonormal bases of the column spaces, with a warning where they are not of full rank."""
-    vectors, values, _ = torch.linalg.svd(jacobians.double(), full_matrices=False)
+    vectors, triangle = torch.linalg.qr(jacobians.double())
+    values = torch.linalg.svdvals(triangle)
     flat = values[:, -1] <= _RANK * values[:, 0]
     if flat.any():
         warnings.warn(
