@@ -99,7 +99,8 @@ def regime(name: str, beta: float, seed: int, x: Tensor, y: Tensor, diffusion: C
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("out/lil"), help="folder of networks and rows")
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--sections", nargs="+", default=["autoencoder", "regimes"])
     options = parser.parse_args()
     folder = options.work
     torch.set_num_threads(1)
@@ -107,7 +108,6 @@ def main() -> None:
     test_x, test_y = map(torch.from_numpy, load_mnist("test"))
     chosen = np.sort(np.random.default_rng(0).permutation(len(test_x))[:1000])
     test_x, test_y = test_x[chosen].flatten(1), test_y[chosen]
-    few_x, few_y = test_x[:FEW], test_y[:FEW]
     flat, ids = torch.from_numpy(images.reshape(len(images), -1)), torch.from_numpy(labels)
     print(
         "# Other manifolds and other regimes\n\nMean ± standard deviation over",
@@ -116,6 +116,14 @@ def main() -> None:
     )
     print(f"test images, under walks on {FEW} of them. Command: `python benchmarks/lil_regimes.py`.")
 
+    if "autoencoder" in options.sections:
+        second_manifold(folder, options.seeds, flat, ids, test_x[:FEW], test_y[:FEW])
+    if "regimes" in options.sections:
+        regimes(folder, options.seeds, flat, ids, test_x, test_y)
+
+
+def second_manifold(folder: Path, seeds: int, flat: Tensor, ids: Tensor, few_x: Tensor, few_y: Tensor) -> None:
+    """Walks on the manifold of an autoencoder against the networks of `lil_robustness.py`."""
     manifold = autoencoder(flat[:10000].numpy(), folder / "autoencoder.pt")
     found: dict[Any, list[dict[str, float]]] = {}
     for beta in BETAS:
@@ -126,11 +134,14 @@ def main() -> None:
                     trained(beta, seed, flat, ids, folder), manifold, few_x, few_y, seed
                 ),
             )
-            for seed in range(options.seeds)
+            for seed in range(seeds)
         ]
     columns = {"on-manifold PGD": "on_manifold", "random walk": "random_walk", "mean L2 of the walk": "mean_l2"}
     table("The paper's networks, manifold of an isometric autoencoder (d = 16), 12 steps of 1", columns, found)
 
+
+def regimes(folder: Path, seeds: int, flat: Tensor, ids: Tensor, test_x: Tensor, test_y: Tensor) -> None:
+    """The grid."""
     rows = np.random.default_rng(1).permutation(len(flat))[:N]
     x, y = flat[rows], ids[rows]
     cache: list[Tensor] = []
@@ -157,7 +168,7 @@ def main() -> None:
                 "pgd": under(PGD(net, eps=EPS, steps=20, loss="margin"), test_x, test_y, 1000),
                 "grad_ce": ce,
                 "grad_margin": margin,
-                **walks(net, atlas, few_x, few_y),
+                **walks(net, atlas, test_x[:FEW], test_y[:FEW]),
             }
 
         results = {
@@ -166,7 +177,7 @@ def main() -> None:
                     folder / f"regime_{name.replace(' ', '_')}_{beta:g}_{seed}.json",
                     lambda name=name, beta=beta, seed=seed: measure(name, beta, seed),
                 )
-                for seed in range(options.seeds)
+                for seed in range(seeds)
             ]
             for name, settings in REGIMES.items()
             for beta in settings[0]

@@ -12,6 +12,7 @@ kept in the folder --work, so that an interrupted run goes on.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -80,16 +81,10 @@ def gradient_norms(net: torch.nn.Module, x: Tensor, y: Tensor) -> tuple[float, f
     return norms[0], norms[1]
 
 
-def figures(
-    net: LocallyIsometricNet,
-    beta: float,
-    seed: int,
-    x: Tensor,
-    y: Tensor,
-    transferred: dict[float, Tensor],
-    atlas: ManifoldAtlas,
+def in_balls(
+    net: LocallyIsometricNet, beta: float, seed: int, x: Tensor, y: Tensor, transferred: dict[float, Tensor]
 ) -> dict[str, float]:
-    """Everything measured on one network; `x` are 1,000 test images, the slow attacks take the first 100."""
+    """Geometry, gradients and attacks in balls; `x` are 1,000 test images, the slow attack takes the first 100."""
     import torchattacks
 
     row: dict[str, float] = {"accuracy_1000": survived(net, x, y)}
@@ -110,15 +105,23 @@ def figures(
     square = torchattacks.Square(net, norm="Linf", eps=0.1, n_queries=500, n_restarts=1, seed=seed)
     few, classes = x[:FEW], y[:FEW]
     row["square_0.1"] = survived(net, square(few, classes), classes)
+    return row
+
+
+def on_the_atlas(
+    net: LocallyIsometricNet, seed: int, x: Tensor, y: Tensor, atlas: Callable[[], ManifoldAtlas]
+) -> dict[str, float]:
+    """Walks on the diffusion manifold of the class of each image."""
     options = {"alpha": 1.0, "steps": 12, "residual": "carry"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ManifoldWarning)
-        walk = OnManifoldPGD(net, atlas, **options).run(few, classes)
-        control = RandomTangentWalk(net, atlas, **options, generator=torch.Generator().manual_seed(seed))
-        row["on_manifold"] = float((~walk.success).float().mean())
-        row["on_manifold_steps"] = float(walk.steps_taken[walk.success].float().mean())
-        row["random_walk"] = float((~control.run(few, classes).success).float().mean())
-    return row
+        walk = OnManifoldPGD(net, atlas(), **options).run(x[:FEW], y[:FEW])
+        control = RandomTangentWalk(net, atlas(), **options, generator=torch.Generator().manual_seed(seed))
+        return {
+            "on_manifold": float((~walk.success).float().mean()),
+            "on_manifold_steps": float(walk.steps_taken[walk.success].float().mean()),
+            "random_walk": float((~control.run(x[:FEW], y[:FEW]).success).float().mean()),
+        }
 
 
 def stored(file: Path, compute: Callable[[], dict[str, float]]) -> dict[str, float]:
@@ -138,7 +141,9 @@ def table(title: str, columns: dict[str, str], results: dict[float, list[dict[st
         print(f"| {beta:g} | " + " | ".join(cell(rows, name, digits) for name in columns.values()) + " |")
 
 
-def picture(results: dict[float, list[dict[str, float]]], file: Path) -> None:
+def picture(
+    results: dict[float, list[dict[str, float]]], walked: dict[float, list[dict[str, float]]], file: Path
+) -> None:
     """Accuracy against beta, under the paper's attack and under others of the same size."""
     import matplotlib
 
@@ -156,10 +161,13 @@ def picture(results: dict[float, list[dict[str, float]]], file: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.6), layout="constrained", sharex=True)
     walks = {"on-manifold PGD": ("on_manifold", "#0072B2", "s"), "random walk": ("random_walk", "#8C8C8C", "o")}
     places = np.arange(len(results))
-    panels = ((curves, r"In the ball $L_\infty \leq 0.1$"), (walks, "On the manifold, walks of 12 steps of 1"))
-    for ax, (lines, title) in zip(axes, panels, strict=True):
+    panels = (
+        (curves, results, r"In the ball $L_\infty \leq 0.1$"),
+        (walks, walked, "On the manifold, walks of 12 steps of 1"),
+    )
+    for ax, (lines, rows_of, title) in zip(axes, panels, strict=True):
         for name, (key, colour, marker) in lines.items():
-            values = np.array([[row[key] for row in rows] for rows in results.values()])
+            values = np.array([[row[key] for row in rows] for rows in rows_of.values()])
             deviations = values.std(axis=1, ddof=1) if values.shape[1] > 1 else None
             ax.errorbar(places, values.mean(axis=1), deviations, color=colour, marker=marker, capsize=3, label=name)
         ax.set(title=title, xlabel=r"weight $\beta$ of the isometric loss", ylabel="accuracy", ylim=(-0.02, 1.02))
@@ -175,6 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("out/lil"), help="folder of networks and rows")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--walk-seeds", type=int, default=3, help="seeds of the walks on the atlas")
     parser.add_argument("--train-only", action="store_true")
     parser.add_argument("--picture", type=Path, help="file for the curves")
     options = parser.parse_args()
@@ -191,30 +200,38 @@ def main() -> None:
     rng = np.random.default_rng(0)
     chosen = np.sort(rng.permutation(len(test_x))[:1000])
     few_x, few_y = test_x[chosen][:, None], test_y[chosen]
-    base = load_mnist("train", n_per_class=PER_CLASS, random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ManifoldWarning)
-        prototype = DiffusionManifold(n_kernel_neighbors=128)
-        atlas = ManifoldAtlas(prototype).fit(base.images[:, None], base.labels)
     transferred = {eps: PGD(surrogate, eps=eps, steps=40)(few_x, few_y) for eps in (0.03, 0.1)}
+
+    @functools.cache
+    def atlas() -> ManifoldAtlas:
+        base = load_mnist("train", n_per_class=PER_CLASS, random_state=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ManifoldWarning)
+            return ManifoldAtlas(DiffusionManifold(n_kernel_neighbors=128)).fit(base.images[:, None], base.labels)
+
     results: dict[float, list[dict[str, float]]] = {beta: [] for beta in BETAS}
+    walks: dict[float, list[dict[str, float]]] = {beta: [] for beta in BETAS}
     for beta, seed in pairs:
         net = nets[beta, seed]
         row = stored(
-            folder / f"row_{beta:g}_{seed}.json",
-            lambda net=net, beta=beta, seed=seed: {
-                "accuracy": survived(net, test_x, test_y),
-                **figures(net, beta, seed, few_x, few_y, transferred, atlas),
+            folder / f"ball_{beta:g}_{seed}.json",
+            lambda n=net, b=beta, s=seed: {
+                "accuracy": survived(n, test_x, test_y),
+                **in_balls(n, b, s, few_x, few_y, transferred),
             },
         )
         results[beta].append(row)
-        print(f"beta {beta:g}, seed {seed}: done", file=sys.stderr)
-    report(results)
+    for beta, seed in pairs:
+        if seed < options.walk_seeds:
+            file = folder / f"walk_{beta:g}_{seed}.json"
+            row = stored(file, lambda n=nets[beta, seed], s=seed: on_the_atlas(n, s, few_x, few_y, atlas))
+            walks[beta].append({**results[beta][seed], **row})
+    report(results, walks)
     if options.picture is not None:
-        picture(results, options.picture)
+        picture(results, walks, options.picture)
 
 
-def report(results: dict[float, list[dict[str, float]]]) -> None:
+def report(results: dict[float, list[dict[str, float]]], walked: dict[float, list[dict[str, float]]]) -> None:
     print("# Locally isometric networks under attack\n")
     print(
         f"Mean ± standard deviation over {len(results[0.0])} seeds. Accuracy on 10,000 test images, under attack on ",
@@ -247,7 +264,7 @@ def report(results: dict[float, list[dict[str, float]]]) -> None:
         results,
     )
     table(
-        "On the manifold: walks on a diffusion atlas, 12 steps of 1, and gradient norms",
+        f"On the manifold: walks on a diffusion atlas, 12 steps of 1, and gradient norms ({len(walked[0.0])} seeds)",
         {
             "on-manifold PGD": "on_manifold",
             "steps to break": "on_manifold_steps",
@@ -255,7 +272,7 @@ def report(results: dict[float, list[dict[str, float]]]) -> None:
             "L1 gradient of cross entropy": "grad_ce",
             "L1 gradient of margin": "grad_margin",
         },
-        results,
+        walked,
     )
 
 
