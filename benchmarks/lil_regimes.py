@@ -109,13 +109,8 @@ def main() -> None:
     chosen = np.sort(np.random.default_rng(0).permutation(len(test_x))[:1000])
     test_x, test_y = test_x[chosen].flatten(1), test_y[chosen]
     flat, ids = torch.from_numpy(images.reshape(len(images), -1)), torch.from_numpy(labels)
-    print(
-        "# Other manifolds and other regimes\n\nMean ± standard deviation over",
-        options.seeds,
-        "seeds. Accuracy on 1,000",
-    )
-    print(f"test images, under walks on {FEW} of them. Command: `python benchmarks/lil_regimes.py`.")
-
+    print("# Other manifolds and other regimes\n\nMean ± standard deviation over seeds 0 to", options.seeds - 1)
+    print(f"(accuracy on 1,000 test images, under walks on {FEW} of them).")
     if "autoencoder" in options.sections:
         second_manifold(folder, options.seeds, flat, ids, test_x[:FEW], test_y[:FEW])
     if "regimes" in options.sections:
