@@ -132,7 +132,8 @@ def stored(file: Path, compute: Callable[[], dict[str, float]]) -> dict[str, flo
 
 def cell(rows: list[dict[str, float]], name: str, digits: int = 3) -> str:
     values = [row[name] for row in rows]
-    return f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values) if len(values) > 1 else 0:.{digits}f}"
+    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{deviation}"
 
 
 def table(title: str, columns: dict[str, str], results: dict[float, list[dict[str, float]]], digits: int = 3) -> None:
@@ -264,7 +265,7 @@ def report(results: dict[float, list[dict[str, float]]], walked: dict[float, lis
         results,
     )
     table(
-        f"On the manifold: walks on a diffusion atlas, 12 steps of 1, and gradient norms ({len(walked[0.0])} seeds)",
+        f"On the manifold: walks on a diffusion atlas, 12 steps of 1, and gradient norms (seeds: {len(walked[0.0])})",
         {
             "on-manifold PGD": "on_manifold",
             "steps to break": "on_manifold_steps",
