@@ -220,10 +220,10 @@ def sphere_floor(angle: float, rings: int = 60) -> float:
     return float(minimize(std, np.zeros(rings), method="L-BFGS-B", options={"maxfun": 10**5}).fun)
 
 
-def surfaces(folder: Path, seeds: list[int]) -> None:
+def surfaces(folder: Path, seeds: list[int], models: list[str]) -> None:
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
     for seed in seeds:
-        for model in MODELS:
+        for model in models:
             for surface in SURFACES:
                 if surface not in ALONE or model == "I-AE":
                     file = folder / f"{surface}-{model}-{seed}.json"
@@ -234,7 +234,7 @@ def surfaces(folder: Path, seeds: list[int]) -> None:
     def cells(model: str, text: Callable[[list[dict[str, float]]], str]) -> tuple[object, ...]:
         return (model, *(text(found[s, model]) if (s, model) in found else "" for s in SURFACES))
 
-    rows = [cells(model, lambda r: spread([row["std"] for row in r])) for model in MODELS]
+    rows = [cells(model, lambda r: spread([row["std"] for row in r])) for model in models]
     table(
         f"Std of edge ratios, 1,000 points, seeds {seeds}; I-AE 1,500 iterations, others 500",
         ("model", *SURFACES),
@@ -247,7 +247,7 @@ def surfaces(folder: Path, seeds: list[int]) -> None:
         ("surface", "CPU s", "relative error", "A^T A - I", "B B^T - I", "B - A^T"),
         rows,
     )
-    rows = [cells(model, lambda r: f"{statistics.mean(row['seconds'] for row in r):.0f}") for model in MODELS]
+    rows = [cells(model, lambda r: f"{statistics.mean(row['seconds'] for row in r):.0f}") for model in models]
     table("CPU seconds of a fit", ("model", *SURFACES), rows)
 
 
@@ -297,6 +297,7 @@ def main() -> None:
     parser.add_argument("--sections", nargs="+", default=["steps", "surfaces", "mnist"])
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--models", nargs="+", default=list(MODELS), help="of the surfaces")
     parser.add_argument("--images", type=int, default=10000)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -305,7 +306,7 @@ def main() -> None:
     if "steps" in options.sections:
         steps(options.repeats)
     if "surfaces" in options.sections:
-        surfaces(options.work, options.seeds)
+        surfaces(options.work, options.seeds, options.models)
     if "mnist" in options.sections:
         mnist(options.work, options.images, options.seeds)
 

@@ -13,7 +13,7 @@ lets them (the sphere does not; its best is 0.06). It begins at Isomap codes, th
 literature; a plain autoencoder from Isomap codes lies between (``benchmarks/isometry.md``).
 
 Run it alone with ``python demos/plot_isometric_autoencoder.py --out out``: it writes ``isometric_autoencoder.png`` and
-prints a table. It takes about three minutes of one core; ``benchmarks/isometry.md`` has seeds and spread.
+prints a table. Of one core it takes about four minutes; ``benchmarks/isometry.md`` has the table.
 """
 
 # %%
