@@ -44,5 +44,6 @@ def jacobian(network: nn.Module, z: torch.Tensor) -> tuple[torch.Tensor, torch.T
         product = jvp(network, (z,), (u,))
         return product[0].flatten(1), product[1].flatten(1)
 
-    values, columns = vmap(along, out_dims=(None, 2))(basis)  # the values do not depend on u, and are computed once
+    # The values do not depend on u and are computed once. (The annotation of vmap lacks None within tuples.)
+    values, columns = vmap(along, out_dims=(None, 2))(basis)  # type: ignore[arg-type]
     return values, columns
