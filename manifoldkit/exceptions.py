@@ -19,6 +19,7 @@ __all__ = [
     "DuplicatePointsWarning",
     "ManifoldWarning",
     "MedialAxisWarning",
+    "NoPairsWarning",
     "OutlierWarning",
     "ReachWarning",
     "ScaleWarning",
@@ -60,3 +61,7 @@ class DegenerateTangentWarning(ManifoldWarning):
 
 class MedialAxisWarning(ManifoldWarning):
     """Two far-apart training points are equally near, so that the projection of the query is ill-defined."""
+
+
+class NoPairsWarning(ManifoldWarning):
+    """No two samples of a batch share a cell of the partition, so that the isometric loss is zero."""

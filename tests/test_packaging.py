@@ -70,7 +70,9 @@ def test_public_names_exist_and_are_documented(name):
                     assert inspect.getdoc(getattr(thing, key)), f"{name}.{entry}.{key} has no docstring"
 
 
-@pytest.mark.parametrize("name", ["manifoldkit.datasets", "manifoldkit.geometry", "manifoldkit.attacks"])
+@pytest.mark.parametrize(
+    "name", ["manifoldkit.datasets", "manifoldkit.geometry", "manifoldkit.attacks", "manifoldkit.isometry"]
+)
 def test_packages_list_their_public_names(name):
     assert importlib.import_module(name).__all__
 

@@ -18,8 +18,10 @@ from .curves import make_circle, make_noisy_circle
 from .digits import RenderedImages, make_rotated_digit, render_digit
 from .homographies import HOMOGRAPHY_GENERATORS, random_homographies, warp_homographies
 from .mnist import ImageDataset, load_fashion_mnist, load_mnist
+from .sheets import make_open_sphere, make_s_curve
 from .surfaces import make_sphere, make_swiss_roll, make_torus
 from .tasks import ClassifiedSample, make_circle_task, make_plane_task
+from .tubes import make_linked_rings, make_ring_torus
 from .views import HomographyViews, ShiftViews
 
 __all__ = [
@@ -34,9 +36,13 @@ __all__ = [
     "load_mnist",
     "make_circle",
     "make_circle_task",
+    "make_linked_rings",
     "make_noisy_circle",
+    "make_open_sphere",
     "make_plane_task",
+    "make_ring_torus",
     "make_rotated_digit",
+    "make_s_curve",
     "make_sphere",
     "make_swiss_roll",
     "make_torus",

@@ -70,7 +70,7 @@ def make_circle(
     amplitude = check_density(density)
     noise = check_real(noise, "noise", 0.0)
     rng = check_rng(random_state)
-    theta = _angles(n, amplitude, check_flag(grid, "grid"), rng)
+    theta = angles(n, amplitude, check_flag(grid, "grid"), rng)
     clean, tangents = _closed_curve(theta, radius, ambient_dimension)
     return noisy_sample(clean, theta[:, None], ("theta",), tangents, noise, rng)
 
@@ -127,7 +127,7 @@ def make_noisy_circle(
     amplitude = check_density(density)
     low, high = _noise_range(noise)
     rng = check_rng(random_state)
-    theta = _angles(n, amplitude, False, rng)
+    theta = angles(n, amplitude, False, rng)
     clean, tangents = _closed_curve(theta, 1.0, ambient_dimension)
     scale = low + (high - low) * (1.0 + np.sin(theta)) / 2.0
     return noisy_sample(clean, theta[:, None], ("theta",), tangents, scale, rng)
@@ -144,7 +144,7 @@ def _noise_range(noise: Any) -> tuple[float, float]:
     return low, high
 
 
-def _angles(n: int, amplitude: float, grid: bool, rng: np.random.Generator) -> NDArray[np.float64]:
+def angles(n: int, amplitude: float, grid: bool, rng: np.random.Generator) -> NDArray[np.float64]:
     """Angles (n,) with density (1 + amplitude * cos) / 2 pi, by inversion of the distribution function."""
     target = 2.0 * np.pi * (np.arange(n) / n if grid else rng.random(n))
     if amplitude == 0.0:

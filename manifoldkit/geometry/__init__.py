@@ -1,6 +1,7 @@
 """Geometry: kernels, spectra, the Nystrom extension and projection, vector fields and tangent spaces."""
 
 from .atlas import ManifoldAtlas
+from .decoder import DecoderManifold
 from .diffusion import DiffusionManifold
 from .exact import Circle, FlatTorus, Plane, Sphere
 from .exterior import ExteriorCalculus
@@ -9,6 +10,7 @@ from .protocol import LabelledManifold, Manifold
 
 __all__ = [
     "Circle",
+    "DecoderManifold",
     "DiffusionManifold",
     "ExteriorCalculus",
     "FlatTorus",

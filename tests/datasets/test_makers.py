@@ -14,7 +14,11 @@ from scipy import integrate, stats
 from manifoldkit.datasets import (
     ManifoldSample,
     make_circle,
+    make_linked_rings,
     make_noisy_circle,
+    make_open_sphere,
+    make_ring_torus,
+    make_s_curve,
     make_sphere,
     make_swiss_roll,
     make_torus,
@@ -35,6 +39,22 @@ def torus(p):
     return np.stack([np.cos(a), np.sin(a), np.cos(b), np.sin(b)], axis=1)
 
 
+def ring_torus(p):
+    a, b = p.T
+    radius = 2 + np.cos(b)
+    return np.stack([radius * np.cos(a), radius * np.sin(a), np.sin(b)], axis=1)
+
+
+def s_curve(p):
+    s, y = p.T
+    return np.stack([np.sin(s), y, np.sign(s) * (np.cos(s) - 1)], axis=1)
+
+
+def open_sphere(p):
+    r, phi = p.T
+    return np.stack([np.sin(r) * np.cos(phi), np.sin(r) * np.sin(phi), -np.cos(r)], axis=1)
+
+
 def sphere(p):
     theta, phi = p.T
     return np.stack([np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)], axis=1)
@@ -48,6 +68,9 @@ MANIFOLDS = {
     "circle in 4d": (lambda n, **k: make_circle(n, ambient_dimension=4, **k), space_circle, True),
     "torus": (make_torus, torus, True),
     "sphere": (make_sphere, sphere, False),
+    "ring torus": (make_ring_torus, ring_torus, False),
+    "s curve": (make_s_curve, s_curve, True),
+    "open sphere": (make_open_sphere, open_sphere, False),
     "uneven sphere": (lambda n, **k: make_sphere(n, density=0.8, **k), sphere, False),
 }
 RANDOM = {
@@ -265,3 +288,33 @@ def test_samples_are_frozen():
 def test_wrong_arguments_say_what_came_and_what_was_expected(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("ring", [0, 1])
+def test_linked_rings_are_circles_through_each_others_middle(ring):
+    sample, labels = make_linked_rings(401, random_state=5)
+    assert np.bincount(labels).tolist() == [201, 200]
+    own = labels == ring
+    centre = np.array([float(ring), 0.0, 0.0])
+    arms, tangents = sample.points[own] - centre, sample.tangents[own, :, 0]
+    np.testing.assert_allclose(np.linalg.norm(arms, axis=1), 1.0)
+    assert (arms[:, 2 - ring] == 0).all()  # in the plane z = 0 or y = 0
+    np.testing.assert_allclose(np.einsum("nD,nD->n", arms, tangents), 0.0, atol=1e-12)
+    assert stats.kstest(sample.parameters[own, 0], "uniform", args=(0, 2 * np.pi)).pvalue > 1e-3
+    nearest = np.linalg.norm(sample.points[~own] - centre, axis=1).min()
+    assert nearest < 0.1  # the other ring goes through the centre
+
+
+def test_ring_torus_and_open_sphere_are_uniform_in_area():
+    beta = make_ring_torus(4000, major=1.5, minor=1.2, random_state=6).parameters[:, 1]
+    assert stats.kstest(beta, lambda b: (b + 0.8 * np.sin(b)) / (2 * np.pi)).pvalue > 1e-3
+    heights = make_open_sphere(4000, opening=np.pi / 3, random_state=6).clean[:, 2]
+    assert stats.kstest(heights, "uniform", args=(-1, 1.5)).pvalue > 1e-3  # Archimedes: area is proportional to height
+
+
+def test_parameters_of_the_s_curve_are_geodesic():
+    sample = make_s_curve(4000, random_state=7)
+    near = np.linalg.norm(sample.parameters[:, None] - sample.parameters[None, :200], axis=2)
+    i, j = np.nonzero((near > 0) & (near < 0.1))
+    chord = np.linalg.norm(sample.points[i] - sample.points[j], axis=1)
+    np.testing.assert_allclose(chord, near[i, j], rtol=0.1**2 / 20)  # a chord of curvature 1: 1 - l^2 / 24

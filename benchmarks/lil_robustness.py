@@ -1,0 +1,281 @@
+"""Does isometry make an MNIST classifier robust? Locally isometric networks of every beta under one set of attacks.
+
+    python benchmarks/lil_robustness.py --work out/lil > benchmarks/lil_robustness.md
+
+Networks [784, 100, 100, 100, 100, 10] with tanh, 60,000 images, 5 epochs, batches of 100, Adam 1e-3, seeds 0 to 2, as
+in the paper. Needs the MNIST files of `data/` and torchattacks (`pip install --no-deps torchattacks requests`), whose
+APGD and Square attacks are used as the judges that come from elsewhere. Every network and every row of figures is
+kept in the folder --work, so that an interrupted run goes on.
+"""
+
+# ruff: noqa: E402 (threads are set before numpy starts them)
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_name] = "1"
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from manifoldkit import DiffusionManifold, ManifoldAtlas
+from manifoldkit.attacks import FGSM, PGD, Attack, OnManifoldPGD, RandomTangentWalk
+from manifoldkit.attacks.losses import cross_entropy, margin
+from manifoldkit.datasets import load_mnist
+from manifoldkit.exceptions import ManifoldWarning
+from manifoldkit.isometry import FullLossView, IsometricTrainer, IsometryReport, LocallyIsometricNet
+
+BETAS = (0.0, 0.001, 0.01, 0.1, 1.0, 10.0)
+PAPER = (0.9701, 0.9688, 0.9686, 0.9665, 0.9588, 0.8816)
+EPS = (0.03, 0.1, 0.2)
+FEW = 100  # images under the slow attacks
+PER_CLASS = 1000  # images of the atlas
+
+
+def network(seed: int) -> LocallyIsometricNet:
+    return LocallyIsometricNet.mlp(784, 10, generator=torch.Generator().manual_seed(seed))
+
+
+def trained(beta: float, seed: int, x: Tensor, y: Tensor, folder: Path) -> LocallyIsometricNet:
+    """The network of a beta and seed, from the folder if it is there."""
+    net, file = network(seed), folder / f"net_{beta:g}_{seed}.pt"
+    if file.exists():
+        net.load_state_dict(torch.load(file, weights_only=True))
+        return net.eval()
+    start = time.process_time()
+    IsometricTrainer(net, beta=beta, generator=torch.Generator().manual_seed(seed)).fit(x, y, epochs=5, batch_size=100)
+    print(f"trained beta {beta:g}, seed {seed}: {time.process_time() - start:.0f} CPU s", file=sys.stderr)
+    torch.save(net.state_dict(), file)
+    return net.eval()
+
+
+def survived(net: torch.nn.Module, x: Tensor, y: Tensor) -> float:
+    with torch.no_grad():
+        return float((net(x).argmax(1) == y).float().mean())
+
+
+def under(attack: Attack, x: Tensor, y: Tensor, batch: int = 100) -> float:
+    """Accuracy that is left by an attack on batches."""
+    rows = zip(x.split(batch), y.split(batch), strict=True)
+    return float(torch.cat([~attack.run(a, b).success for a, b in rows]).float().mean())
+
+
+def gradient_norms(net: torch.nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Median L1 norms of the gradients of cross entropy and margin: what an L_inf attack gains to first order."""
+    norms = []
+    for loss in (cross_entropy, margin):
+        leaf = x.clone().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(loss(net(leaf), y).sum(), leaf)
+        norms.append(float(gradient.flatten(1).abs().sum(1).median()))
+    return norms[0], norms[1]
+
+
+def in_balls(
+    net: LocallyIsometricNet, beta: float, seed: int, x: Tensor, y: Tensor, transferred: dict[float, Tensor]
+) -> dict[str, float]:
+    """Geometry, gradients and attacks in balls; `x` are 1,000 test images, the slow attack takes the first 100."""
+    import torchattacks
+
+    row: dict[str, float] = {"accuracy_1000": survived(net, x, y)}
+    report = IsometryReport.of_network(net, x, y)[0]
+    row["stress"], row["correlation"], row["lipschitz"] = report.stress, report.distance_correlation, report.lipschitz
+    row["grad_ce"], row["grad_margin"] = gradient_norms(net, x, y)
+    view = FullLossView(net, beta=beta)
+    for eps in EPS:
+        row[f"fgsm_{eps}"] = under(FGSM(net, eps=eps), x, y)
+        row[f"full_{eps}"] = under(FGSM(view, eps=eps, loss=view.objective), x, y)
+    row["pgd"] = under(PGD(net, eps=0.5, alpha=0.01, steps=10), x, y)
+    row["pgd_full"] = under(PGD(view, eps=0.5, alpha=0.01, steps=10, loss=view.objective), x, y)
+    for eps in (0.03, 0.1):
+        row[f"pgd_margin_{eps}"] = under(PGD(net, eps=eps, steps=40, loss="margin"), x, y, 1000)
+        apgd = torchattacks.APGD(net, norm="Linf", eps=eps, steps=50, n_restarts=1, seed=seed, loss="ce")
+        row[f"apgd_{eps}"] = survived(net, apgd(x, y), y)
+        row[f"transfer_{eps}"] = survived(net, transferred[eps], y)
+    square = torchattacks.Square(net, norm="Linf", eps=0.1, n_queries=500, n_restarts=1, seed=seed)
+    few, classes = x[:FEW], y[:FEW]
+    row["square_0.1"] = survived(net, square(few, classes), classes)
+    return row
+
+
+def on_the_atlas(
+    net: LocallyIsometricNet, seed: int, x: Tensor, y: Tensor, atlas: Callable[[], ManifoldAtlas]
+) -> dict[str, float]:
+    """Walks on the diffusion manifold of the class of each image."""
+    options = {"alpha": 1.0, "steps": 12, "residual": "carry"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ManifoldWarning)
+        walk = OnManifoldPGD(net, atlas(), **options).run(x[:FEW], y[:FEW])
+        control = RandomTangentWalk(net, atlas(), **options, generator=torch.Generator().manual_seed(seed))
+        return {
+            "on_manifold": float((~walk.success).float().mean()),
+            "on_manifold_steps": float(walk.steps_taken[walk.success].float().mean()),
+            "random_walk": float((~control.run(x[:FEW], y[:FEW]).success).float().mean()),
+        }
+
+
+def stored(file: Path, compute: Callable[[], dict[str, float]]) -> dict[str, float]:
+    if not file.exists():
+        file.write_text(json.dumps(compute()))
+    return json.loads(file.read_text())
+
+
+def cell(rows: list[dict[str, float]], name: str, digits: int = 3) -> str:
+    values = [row[name] for row in rows]
+    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{deviation}"
+
+
+def table(title: str, columns: dict[str, str], results: dict[float, list[dict[str, float]]], digits: int = 3) -> None:
+    print(f"\n## {title}\n\n| beta | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
+    for beta, rows in results.items():
+        print(f"| {beta:g} | " + " | ".join(cell(rows, name, digits) for name in columns.values()) + " |")
+
+
+def picture(
+    results: dict[float, list[dict[str, float]]], walked: dict[float, list[dict[str, float]]], file: Path
+) -> None:
+    """Accuracy against beta, under the paper's attack and under others of the same size."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    curves = {
+        "clean": ("accuracy", "#000000", "o"),
+        "FGSM on the full loss (the paper's)": ("full_0.1", "#0072B2", "s"),
+        "transferred PGD": ("transfer_0.1", "#009E73", "D"),
+        "FGSM on the cross entropy": ("fgsm_0.1", "#D55E00", "^"),
+        "Square, no gradients": ("square_0.1", "#CC79A7", "v"),
+        "APGD": ("apgd_0.1", "#E69F00", "P"),
+    }
+    figure, axes = plt.subplots(1, 2, figsize=(12, 4.6), layout="constrained", sharex=True)
+    walks = {"on-manifold PGD": ("on_manifold", "#0072B2", "s"), "random walk": ("random_walk", "#8C8C8C", "o")}
+    places = np.arange(len(results))
+    panels = (
+        (curves, results, r"In the ball $L_\infty \leq 0.1$"),
+        (walks, walked, "On the manifold, walks of 12 steps of 1"),
+    )
+    for ax, (lines, rows_of, title) in zip(axes, panels, strict=True):
+        for name, (key, colour, marker) in lines.items():
+            values = np.array([[row[key] for row in rows] for rows in rows_of.values()])
+            deviations = values.std(axis=1, ddof=1) if values.shape[1] > 1 else None
+            ax.errorbar(places, values.mean(axis=1), deviations, color=colour, marker=marker, capsize=3, label=name)
+        ax.set(title=title, xlabel=r"weight $\beta$ of the isometric loss", ylabel="accuracy", ylim=(-0.02, 1.02))
+        ax.set_xticks(places, [f"{beta:g}" for beta in results])
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(True, color="0.9", linewidth=0.6)
+    axes[0].legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0.0, 0.93))
+    axes[1].legend(frameon=False, fontsize=9)
+    figure.savefig(file, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, default=Path("out/lil"), help="folder of networks and rows")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--walk-seeds", type=int, default=3, help="seeds of the walks on the atlas")
+    parser.add_argument("--train-only", action="store_true")
+    parser.add_argument("--picture", type=Path, help="file for the curves")
+    options = parser.parse_args()
+    folder = options.work
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    x, y = map(torch.from_numpy, load_mnist("train"))
+    test_x, test_y = map(torch.from_numpy, load_mnist("test"))
+    pairs = [(beta, seed) for seed in range(options.seeds) for beta in BETAS]
+    nets = {pair: trained(*pair, x, y, folder) for pair in pairs}
+    surrogate = trained(0.0, 100, x, y, folder)  # a network that no row is about, for the transfer attack
+    if options.train_only:
+        return
+    rng = np.random.default_rng(0)
+    chosen = np.sort(rng.permutation(len(test_x))[:1000])
+    few_x, few_y = test_x[chosen][:, None], test_y[chosen]
+    transferred = {eps: PGD(surrogate, eps=eps, steps=40)(few_x, few_y) for eps in (0.03, 0.1)}
+
+    @functools.cache
+    def atlas() -> ManifoldAtlas:
+        base = load_mnist("train", n_per_class=PER_CLASS, random_state=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ManifoldWarning)
+            return ManifoldAtlas(DiffusionManifold(n_kernel_neighbors=128)).fit(base.images[:, None], base.labels)
+
+    results: dict[float, list[dict[str, float]]] = {beta: [] for beta in BETAS}
+    walks: dict[float, list[dict[str, float]]] = {beta: [] for beta in BETAS}
+    for beta, seed in pairs:
+        net = nets[beta, seed]
+        row = stored(
+            folder / f"ball_{beta:g}_{seed}.json",
+            lambda n=net, b=beta, s=seed: {
+                "accuracy": survived(n, test_x, test_y),
+                **in_balls(n, b, s, few_x, few_y, transferred),
+            },
+        )
+        results[beta].append(row)
+    for beta, seed in pairs:
+        if seed < options.walk_seeds:
+            file = folder / f"walk_{beta:g}_{seed}.json"
+            row = stored(file, lambda n=nets[beta, seed], s=seed: on_the_atlas(n, s, few_x, few_y, atlas))
+            walks[beta].append({**results[beta][seed], **row})
+    report(results, walks)
+    if options.picture is not None:
+        picture(results, walks, options.picture)
+
+
+def report(results: dict[float, list[dict[str, float]]], walked: dict[float, list[dict[str, float]]]) -> None:
+    print("# Locally isometric networks under attack\n")
+    print(
+        f"Mean ± standard deviation over {len(results[0.0])} seeds. Accuracy on 10,000 test images, under attack on ",
+        end="",
+    )
+    print("1,000 of them (Square and the walks on manifolds: 100). Command: `python benchmarks/lil_robustness.py`.")
+    print("\n## Accuracy\n\n| beta | paper | here | stress | distance correlation | largest stretch |")
+    print("|---|---|---|---|---|---|")
+    for (beta, rows), paper in zip(results.items(), PAPER, strict=True):
+        middle = " | ".join(cell(rows, name) for name in ("stress", "correlation", "lipschitz"))
+        print(f"| {beta:g} | {paper} | {cell(rows, 'accuracy', 4)} | {middle} |")
+    table(
+        "The paper's attack: gradient of the full training loss, batches of 100",
+        {**{f"FGSM {eps}": f"full_{eps}" for eps in EPS}, "PGD 0.5, 10 steps of 0.01": "pgd_full"},
+        results,
+    )
+    table(
+        "The same with the gradient of the cross entropy",
+        {**{f"FGSM {eps}": f"fgsm_{eps}" for eps in EPS}, "PGD 0.5, 10 steps of 0.01": "pgd"},
+        results,
+    )
+    table(
+        "Stronger, transferred and gradient-free attacks",
+        {
+            **{f"PGD margin {eps}": f"pgd_margin_{eps}" for eps in (0.03, 0.1)},
+            **{f"APGD {eps}": f"apgd_{eps}" for eps in (0.03, 0.1)},
+            **{f"transfer {eps}": f"transfer_{eps}" for eps in (0.03, 0.1)},
+            "Square 0.1, 500 queries": "square_0.1",
+        },
+        results,
+    )
+    table(
+        f"On the manifold: walks on a diffusion atlas, 12 steps of 1, and gradient norms (seeds: {len(walked[0.0])})",
+        {
+            "on-manifold PGD": "on_manifold",
+            "steps to break": "on_manifold_steps",
+            "random walk": "random_walk",
+            "L1 gradient of cross entropy": "grad_ce",
+            "L1 gradient of margin": "grad_margin",
+        },
+        walked,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""What users hand to losses, networks and reports, checked and turned into tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+__all__ = ["cell_ids", "check_size", "finite_samples", "flat"]
+
+
+def flat(x: Any, name: str) -> torch.Tensor:
+    """Floating samples (N, ...) as a matrix (N, D), the graph kept."""
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(x).__name__}: use torch.as_tensor({name})")
+    if not x.is_floating_point():
+        raise TypeError(f"{name} must hold floating numbers, got dtype {x.dtype}: use {name}.float()")
+    if x.ndim < 2:
+        raise ValueError(f"{name} must have shape (N, ...), got {tuple(x.shape)}: wrap a single sample as {name}[None]")
+    return x.flatten(1)
+
+
+def cell_ids(ids: Any, n: int, name: str, device: torch.device | None = None) -> torch.Tensor:
+    """Integer cell or class ids (n,) as int64."""
+    if ids is None:
+        raise ValueError(f"{name} is missing: the partition by class needs a label for each of the {n} samples")
+    tensor = ids.detach() if isinstance(ids, torch.Tensor) else torch.from_numpy(np.array(ids))
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise TypeError(f"{name} must hold integers, got dtype {tensor.dtype}: number the cells 0, 1, 2, ...")
+    if tensor.shape != (n,):
+        raise ValueError(f"{name} must have shape ({n},), one for each sample, got {tuple(tensor.shape)}")
+    return tensor.to(device=device, dtype=torch.int64)
+
+
+def finite_samples(x: Any, name: str = "x") -> torch.Tensor:
+    """Finite floating samples (N, ...), N >= 1, as a detached tensor; numpy arrays are accepted."""
+    tensor = x.detach() if isinstance(x, torch.Tensor) else torch.from_numpy(np.asarray(x))
+    flat(tensor, name)
+    if len(tensor) == 0:
+        raise ValueError(f"{name} must hold at least one sample, got shape {tuple(tensor.shape)}")
+    if not torch.isfinite(tensor).all():
+        bad = (~torch.isfinite(tensor)).flatten(1).any(dim=1)
+        raise ValueError(f"{name} holds NaN or infinity in {int(bad.sum())} of {len(bad)} samples: remove those first")
+    return tensor
+
+
+def check_size(value: Any, name: str, least: int = 1) -> int:
+    """An integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    return int(value)

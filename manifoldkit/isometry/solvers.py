@@ -1,0 +1,167 @@
+"""How autoencoders are trained: rounds of L-BFGS on all samples, or Adam on batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
+from tqdm.auto import tqdm
+
+from .penalties import Penalty, View
+from .training import batches
+
+__all__ = ["Objective", "isomap_codes", "principal_codes", "regress", "run_adam", "run_lbfgs"]
+
+#: Called after every round or epoch with its record; True ends the training.
+Watcher = Callable[[dict[str, float]], bool]
+
+
+class Objective:
+    """Reconstruction error plus penalties of a pair of networks, for batches of samples."""
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        penalties: Sequence[Penalty],
+        corruption: float,
+        generator: torch.Generator,
+    ) -> None:
+        self.encoder, self.decoder, self.penalties = encoder, decoder, tuple(penalties)
+        self.corruption, self.generator = corruption, generator
+        self._pull_back = any(penalty.needs_pullback for penalty in self.penalties)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Weights of both networks, shared ones once."""
+        return list(dict.fromkeys(p for net in (self.encoder, self.decoder) for p in net.parameters()))
+
+    def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+        """Loss of a batch with fresh random draws, and its parts."""
+        seen = x
+        if self.corruption:
+            noise = torch.randn(x.shape, generator=self.generator, device=self.generator.device)
+            seen = x + self.corruption * noise.to(x)
+        view = View(self.encoder, self.decoder, seen, self.generator, self._pull_back)
+        error = (self.decoder(view.codes) - x).flatten(1).square().sum(dim=1).mean()
+        terms = [penalty(view) for penalty in self.penalties]
+        loss = torch.stack([error, *terms]).sum()
+        names = [type(penalty).__name__ for penalty in self.penalties]
+        parts = {name: float(term.detach()) for name, term in zip(names, terms, strict=True)}
+        return loss, {"loss": float(loss.detach()), "reconstruction": float(error.detach()), **parts}
+
+
+def run_adam(
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    x: torch.Tensor,
+    *,
+    epochs: int,
+    batch_size: int | None,
+    watcher: Watcher,
+    progress: bool,
+) -> None:
+    """Epochs of batches with the optimiser's rate falling to zero as a cosine."""
+    schedule = CosineAnnealingLR(optimizer, max(1, epochs))
+    networks = (objective.encoder, objective.decoder)
+    for network in networks:
+        network.train()
+    for _ in tqdm(range(epochs), desc="autoencoder", unit="epoch", disable=not progress):
+        records = []
+        for rows in batches(len(x), batch_size, objective.generator):
+            loss, parts = objective(x[rows if isinstance(rows, slice) else rows.to(x.device)])
+            _refuse_nan(parts["loss"])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            records.append(parts)
+        schedule.step()
+        if watcher({name: float(np.mean([record[name] for record in records])) for name in records[0]}):
+            break
+
+
+def run_lbfgs(
+    objective: Objective, x: torch.Tensor, *, rounds: int, iterations: int, watcher: Watcher, progress: bool
+) -> None:
+    """Rounds of L-BFGS on all samples: the random draws are held fixed within a round, and new in the next.
+
+    Networks with batch statistics are used in evaluation mode throughout, so that the loss is a function.
+    """
+    for network in (objective.encoder, objective.decoder):
+        network.eval()
+    generator = objective.generator
+    for _ in tqdm(range(rounds), desc="autoencoder", unit="round", disable=not progress):
+        state = generator.get_state()
+        found: dict[str, float] = {}
+
+        def closure(state: torch.Tensor = state, found: dict[str, float] = found) -> torch.Tensor:
+            generator.set_state(state)
+            loss, parts = objective(x)
+            found.update(parts)
+            return loss
+
+        minimise(objective.parameters(), closure, iterations)
+        _refuse_nan(found["loss"])
+        generator.set_state(state)
+        torch.rand((), generator=generator)  # the next round draws anew
+        if watcher(dict(found)):
+            break
+
+
+def minimise(parameters: Sequence[nn.Parameter], loss: Callable[[], torch.Tensor], iterations: int) -> None:
+    """L-BFGS with a strong Wolfe line search."""
+    optimizer = torch.optim.LBFGS(
+        parameters,
+        max_iter=iterations,
+        max_eval=2 * iterations,
+        history_size=50,
+        tolerance_grad=1e-12,
+        tolerance_change=1e-14,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+
+
+def regress(network: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, iterations: int) -> None:
+    """Fit a network to targets by least squares."""
+    flat = targets.flatten(1)
+    minimise(
+        [p for p in network.parameters() if p.requires_grad],
+        lambda: (network(inputs).flatten(1) - flat).square().sum(dim=1).mean(),
+        iterations,
+    )
+
+
+def isomap_codes(x: np.ndarray[Any, Any], d: int, n_neighbors: int, limit: int, rng: np.random.Generator) -> Any:
+    """Isomap coordinates (n, d) of samples (n, D): geodesic distances, so nearly isometric on flat convex sheets.
+
+    Above `limit` samples it is fitted to a random part and extended to the others.
+    """
+    from sklearn.manifold import Isomap
+
+    isomap = Isomap(n_neighbors=min(n_neighbors, len(x) - 1), n_components=d)
+    if len(x) <= limit:
+        return isomap.fit_transform(x)
+    return isomap.fit(x[rng.permutation(len(x))[:limit]]).transform(x)
+
+
+def principal_codes(x: np.ndarray[Any, Any], d: int) -> Any:
+    """Principal components (n, d)."""
+    centred = x - x.mean(axis=0)
+    u, s, _ = np.linalg.svd(centred, full_matrices=False)
+    return (u * s)[:, :d]
+
+
+def _refuse_nan(loss: float) -> None:
+    if not np.isfinite(loss):
+        raise ValueError(f"the loss is {loss}: lower the learning rate or the weights of the penalties")

@@ -1,0 +1,284 @@
+"""Penalties against full Jacobians, known isometries, the estimator's contract, and the manifold of a decoder."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from torch import nn
+
+from manifoldkit.datasets import make_circle, make_s_curve
+from manifoldkit.exceptions import ManifoldWarning
+from manifoldkit.geometry import Manifold
+from manifoldkit.isometry import (
+    MLP,
+    DecoderContraction,
+    DecoderIsometry,
+    EncoderContraction,
+    EncoderIsometry,
+    IsometricAutoencoder,
+    WeightDecay,
+    baseline,
+    edge_ratio_std,
+    jacobian_identities,
+)
+from manifoldkit.isometry.baselines import BASELINES
+from manifoldkit.isometry.penalties import View
+
+SHEET = make_s_curve(150, random_state=0)
+X = SHEET.points
+TINY = {"hidden": (12,), "max_iter": 60}
+
+#: Checks of scikit-learn that cannot hold, by name, with the reason. There are none.
+EXCEPTIONS: dict[str, str] = {}
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def pair(n_in=5, d=2, seed=0):
+    encoder = MLP([n_in, 7, d], generator=seeded(seed)).double()
+    return encoder, MLP([d, 7, n_in], generator=seeded(seed + 1)).double()
+
+
+def view(n=4000, seed=0):
+    encoder, decoder = pair()
+    x = torch.randn(n, 5, generator=seeded(seed), dtype=torch.float64)
+    return View(encoder, decoder, x, seeded(2), True)
+
+
+def _plain(network):
+    layers = list(network)
+
+    def run(x):
+        for layer in layers:
+            x = layer(x)
+        return x
+
+    return run
+
+
+def test_products_are_those_of_the_full_jacobians():
+    seen = view(20)
+    u = seen.directions()
+    backward = torch.func.vmap(torch.func.jacrev(_plain(seen.encoder)))(seen.x)  # (B, d, D)
+    forward = torch.func.vmap(torch.func.jacrev(_plain(seen.decoder)))(seen.codes)  # (B, D, d)
+    torch.testing.assert_close(seen.pull_back(u), torch.einsum("bdD,bd->bD", backward, u))
+    torch.testing.assert_close(seen.push_forward(seen.codes, u), torch.einsum("bDd,bd->bD", forward, u))
+    torch.testing.assert_close(torch.linalg.vector_norm(u, dim=1), torch.ones(20, dtype=torch.float64))
+    exact = EncoderContraction(1.0, exact=True)(seen), DecoderContraction(2.0, exact=True)(seen)
+    torch.testing.assert_close(exact[0], backward.square().sum(dim=(1, 2)).mean())
+    torch.testing.assert_close(exact[1], 2 * forward.square().sum(dim=(1, 2)).mean())
+
+
+@pytest.mark.parametrize("kind", [EncoderContraction, DecoderContraction])
+def test_probes_estimate_the_frobenius_norm(kind):
+    """Relative standard deviation of u^T J J^T u for d = 2 is at most sqrt(2); 4,000 samples leave 2.3 per cent."""
+    seen = view()
+    estimate, exact = kind(1.0)(seen).item(), kind(1.0, exact=True)(seen).item()
+    assert estimate == pytest.approx(exact, rel=4 * math.sqrt(2 / 4000))
+
+
+def test_isometric_penalties_vanish_exactly_for_isometries():
+    q = torch.linalg.qr(torch.randn(5, 2, generator=seeded(), dtype=torch.float64))[0]
+    encoder, decoder = nn.Linear(5, 2).double(), nn.Linear(2, 5).double()
+    encoder.weight.data, decoder.weight.data = q.T.clone(), q.clone()
+    x = torch.randn(50, 5, generator=seeded(3), dtype=torch.float64)
+    for codes in ("gaussian", "box", "between"):
+        assert DecoderIsometry(1.0, codes)(View(encoder, decoder, x, seeded(), True)).item() < 1e-28
+    assert EncoderIsometry(1.0)(View(encoder, decoder, x, seeded(), True)).item() < 1e-28
+    decoder.weight.data *= 3
+    assert DecoderIsometry(0.5)(View(encoder, decoder, x, seeded(), True)).item() == pytest.approx(0.5 * 4)
+    found = jacobian_identities(encoder, decoder, x[:, :2])
+    assert found["decoder"] == pytest.approx(8.0)
+    assert found["encoder"] < 1e-12
+    assert found["pseudo_inverse"] == pytest.approx(2.0)
+
+
+def test_laws_of_random_codes():
+    seen = view()
+    codes = seen.codes.detach()
+    gaussian, box, between = (seen.sample_codes(law) for law in ("gaussian", "box", "between"))
+    torch.testing.assert_close(gaussian.mean(0), codes.mean(0), atol=5 * codes.std().item() / 4000**0.5, rtol=0)
+    torch.testing.assert_close(gaussian.T.cov(), codes.T.cov(), rtol=0.1, atol=0.1 * codes.var().item())
+    low, high = codes.amin(0), codes.amax(0)
+    for inside in (box, between):
+        assert ((inside >= low - 1e-12) & (inside <= high + 1e-12)).all()
+    torch.testing.assert_close(box.mean(0), (low + high) / 2, atol=0.03 * (high - low).max().item(), rtol=0)
+    assert between.var(0).sum() < codes.var(0).sum()  # a segment's points are nearer to the mean than its ends
+    assert not gaussian.requires_grad
+
+
+def test_penalties_differentiate_by_the_weights_of_both_networks():
+    encoder, decoder = pair()
+    x = torch.randn(6, 5, generator=seeded(), dtype=torch.float64)
+
+    def loss():
+        seen = View(encoder, decoder, x, seeded(2), True)
+        terms = (DecoderIsometry(1.0), EncoderIsometry(1.0), EncoderContraction(0.3), DecoderContraction(0.2))
+        return sum(term(seen) for term in (*terms, WeightDecay(0.1)))
+
+    loss().backward()
+    for weight in (encoder[0].weight, encoder[2].weight, decoder[0].weight, decoder[2].weight):
+        step = torch.zeros_like(weight)
+        step[0, 0] = 1e-5
+        with torch.no_grad():
+            weight += step
+            ahead = loss()
+            weight -= 2 * step
+            behind = loss()
+            weight += step
+        # Codes of the decoder's law follow the encoder, but no gradient flows through them.
+        if weight is decoder[0].weight or weight is decoder[2].weight:
+            assert weight.grad[0, 0].item() == pytest.approx((ahead - behind).item() / 2e-5, rel=1e-5)
+        assert torch.isfinite(weight.grad).all()
+
+
+def test_batch_norm_is_differentiated_with_its_running_statistics_and_updated_once():
+    encoder = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2)).double().train()
+    decoder = MLP([2, 5], generator=seeded()).double()
+    seen = View(encoder, decoder, torch.randn(30, 5, generator=seeded(), dtype=torch.float64), seeded(), True)
+    u = seen.directions()
+    pulled = seen.pull_back(u)
+    assert encoder[1].num_batches_tracked.item() == 1
+    assert encoder.training
+    encoder.eval()
+    x = seen.x.clone().requires_grad_(True)
+    torch.testing.assert_close(pulled, torch.autograd.grad((encoder(x) * u).sum(), x)[0])
+
+
+def test_edge_ratios_of_known_maps():
+    codes = np.random.default_rng(0).random((800, 2)) * [3.0, 1.0]
+    q = np.linalg.qr(np.random.default_rng(1).standard_normal((4, 4)))[0][:2]
+    assert edge_ratio_std(lambda z: 7 * z @ q + 1, codes) < 1e-12  # isometric up to scale
+    roll = lambda z: np.column_stack([np.cos(z[:, 0]), np.sin(z[:, 0]), z[:, 1]])  # noqa: E731
+    assert edge_ratio_std(roll, codes) < 1e-3  # chords of short edges
+    assert edge_ratio_std(roll, codes @ np.array([[0.6, 0.8], [-0.8, 0.6]])) < 1e-3
+    stretched = edge_ratio_std(lambda z: z * [1.0, 2.0], codes)
+    assert 0.2 < stretched < 0.4
+    tensor = edge_ratio_std(MLP([2, 3], generator=seeded()), torch.from_numpy(codes))
+    linear = MLP([2, 3], generator=seeded())[0].weight.detach().double().numpy()
+    assert tensor == pytest.approx(edge_ratio_std(lambda z: z @ linear.T, codes), rel=1e-4)
+    line = np.random.default_rng(0).random((300, 1))
+    assert edge_ratio_std(lambda z: 2 * z, line) < 1e-12
+    assert edge_ratio_std(np.square, line) > 0.3
+
+
+def test_the_grid_stays_out_of_holes():
+    angles = np.random.default_rng(0).random(3000) * 2 * np.pi
+    ring = np.column_stack([np.cos(angles), np.sin(angles)])
+    hole = lambda z: np.where(np.linalg.norm(z, axis=1, keepdims=True) < 0.7, 9.0, 1.0) * z  # noqa: E731
+    assert edge_ratio_std(hole, ring) < 1e-12
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_sheet_is_flattened_isometrically_where_the_plain_autoencoder_is_not(seed):
+    sheet = make_s_curve(300, random_state=seed)
+    options = {"hidden": (24,), "max_iter": 300, "random_state": seed}
+    isometric = IsometricAutoencoder(2, **options).fit(sheet.points)
+    codes = isometric.transform(sheet.points)
+    apart = np.linalg.norm(sheet.parameters[:, None] - sheet.parameters[None], axis=2)
+    found = np.linalg.norm(codes[:, None] - codes[None], axis=2)
+    assert np.corrcoef(apart.ravel(), found.ravel())[0, 1] > 0.998
+    plain = IsometricAutoencoder(2, init=None, **baseline("AE"), **options).fit(sheet.points)
+    stds = [edge_ratio_std(m.inverse_transform, m.transform(sheet.points)) for m in (isometric, plain)]
+    assert stds[0] < 0.1 < 0.2 < stds[1]
+    rms = np.sqrt(((isometric.inverse_transform(codes) - sheet.points) ** 2).sum(axis=1).mean())
+    assert rms < 0.1
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_baselines_train(name):
+    model = IsometricAutoencoder(2, **TINY, init=None, **baseline(name)).fit(X)
+    assert model.history_[-1]["reconstruction"] < 2.5  # of 3, the variance of normalised samples
+    assert np.isfinite(model.transform(X)).all()
+    tied = name == "TCAE"
+    shared = {id(p) for p in model.encoder_.parameters()} & {id(p) for p in model.decoder_.parameters()}
+    assert bool(shared) == tied
+
+
+@parametrize_with_checks(
+    [IsometricAutoencoder(1, hidden=(4,), max_iter=2, init=None)], expected_failed_checks=lambda e: EXCEPTIONS
+)
+def test_contract_of_scikit_learn(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return IsometricAutoencoder(2, **TINY).fit(X)
+
+
+def test_clone_pickle_and_kinds_of_arrays(fitted):
+    again = clone(fitted).fit(X)
+    np.testing.assert_array_equal(again.transform(X), fitted.transform(X))
+    copy = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(copy.project(X), fitted.project(X))
+    tensor = fitted.transform(torch.from_numpy(X).float())
+    assert (tensor.dtype, tensor.shape) == (torch.float32, (150, 2))
+    assert fitted.get_feature_names_out().tolist() == ["isometricautoencoder0", "isometricautoencoder1"]
+    assert isinstance(fitted, Manifold)
+
+
+def test_lengths_have_the_units_of_the_samples():
+    one = IsometricAutoencoder(2, **TINY).fit(X)
+    eight = IsometricAutoencoder(2, **TINY).fit(8 * X)  # a power of two, so that no number is rounded
+    np.testing.assert_allclose(eight.transform(8 * X), 8 * one.transform(X), rtol=1e-9)
+
+
+def test_training_goes_on_after_an_interruption():
+    def interrupt(model, record):
+        if len(model.history_) == 2:
+            raise KeyboardInterrupt
+
+    options = {"hidden": (8,), "solver": "adam", "init": None, "max_iter": 4, "batch_size": 50, "warm_start": True}
+    model = IsometricAutoencoder(2, **options, callbacks=(interrupt,))
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X)
+    assert len(model.history_) == 2
+    before = model.transform(X)  # usable, in evaluation mode
+    assert not model.encoder_.training
+    model.set_params(callbacks=(), max_iter=6).fit(X)
+    assert len(model.history_) == 8
+    assert model.history_[-1]["loss"] < model.history_[0]["loss"]
+    assert np.abs(model.transform(X) - before).max() > 0
+    stopped = IsometricAutoencoder(2, **options, callbacks=(lambda model, record: True,)).fit(X)
+    assert len(stopped.history_) == 1
+
+
+def test_networks_of_the_user_are_copied_and_images_keep_their_shape():
+    images = torch.rand(40, 1, 8, 8, generator=seeded())
+    encoder = nn.Sequential(nn.Conv2d(1, 4, 4, 2), nn.BatchNorm2d(4), nn.Softplus(), nn.Flatten(), nn.Linear(36, 3))
+    decoder = nn.Sequential(nn.Linear(3, 64), nn.Unflatten(1, (1, 8, 8)))
+    weights = [p.clone() for p in [*encoder.parameters(), *decoder.parameters()]]
+    model = IsometricAutoencoder(
+        3, encoder=encoder, decoder=decoder, solver="adam", init=None, max_iter=3, batch_size=16, dtype="float32"
+    ).fit(images)
+    assert all(torch.equal(p, q) for p, q in zip([*encoder.parameters(), *decoder.parameters()], weights, strict=True))
+    assert model.transform(images).shape == (40, 3)
+    assert model.inverse_transform(model.transform(images)).shape == images.shape
+    assert model.project(images[:5]).shape == (5, 1, 8, 8)
+    assert model.tangent_basis(images[:5]).shape == (5, 64, 3)
+
+
+def test_given_codes_are_where_training_begins():
+    flat = SHEET.parameters - SHEET.parameters.mean(axis=0)
+    model = IsometricAutoencoder(2, hidden=(24,), init=flat, max_iter=0).fit(X)
+    assert np.abs(model.transform(X) - flat).max() < 0.2
+    circle = make_circle(100, random_state=0).points
+    line = IsometricAutoencoder(1, hidden=(8,), init="pca", max_iter=0).fit(circle)
+    u, s, _ = np.linalg.svd(circle - circle.mean(axis=0), full_matrices=False)
+    assert abs(np.corrcoef(line.transform(circle)[:, 0], u[:, 0] * s[0])[0, 1]) > 0.99
+
+
+def test_own_warnings_of_fits_are_none(fitted):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ManifoldWarning)
+        fitted.tangent_basis(X[:5])

@@ -1,0 +1,237 @@
+"""Stacks of locally isometric blocks: which gradient goes where, and what training does."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from manifoldkit.attacks import FGSM, PGD
+from manifoldkit.datasets import make_linked_rings, make_ring_torus
+from manifoldkit.isometry import (
+    MLP,
+    ClassBalancedBatchSampler,
+    FullLossView,
+    IsometricLoss,
+    IsometricTrainer,
+    IsometryReport,
+    LocallyIsometricNet,
+)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def three_levels(**options):
+    net = LocallyIsometricNet.mlp(3, [2, 4, 8], width=6, depth=1, generator=seeded(), **options)
+    sample = make_ring_torus(40, random_state=0)
+    sector = torch.from_numpy(sample.parameters[:, 0] * 8 / (2 * torch.pi)).long()
+    return net, torch.from_numpy(sample.points).float(), [sector // 4, sector // 2, sector]
+
+
+REACH = {"own": {2: {2}}, "previous": {2: {1, 2}}, "full": {2: {0, 1, 2}}}
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("policy", ["own", "previous", "full"])
+def test_losses_reach_the_blocks_that_the_policy_names(policy, shared):
+    net, x, y = three_levels(gradient=policy, shared_head=shared)
+    trainer = IsometricTrainer(net, alpha=[0, 0, 1], beta=[0, 0, 1], optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
+    before = [[p.detach().clone() for p in block.parameters()] for block in net.blocks]
+    trainer.fit(x, y)
+    moved = {
+        level
+        for level, (block, old) in enumerate(zip(net.blocks, before, strict=True))
+        if any(not torch.equal(p, q) for p, q in zip(block.parameters(), old, strict=True))
+    }
+    assert moved == REACH[policy][2]
+
+
+@pytest.mark.parametrize("policy", ["own", "previous", "full"])
+def test_gradients_are_those_of_detached_graphs(policy):
+    """The policies equal explicit detach() calls on a freshly built graph."""
+    net, x, y = three_levels(gradient=policy)
+    IsometricTrainer(net, optimizer=lambda p: torch.optim.SGD(p, lr=0.0)).fit(x, y)
+    found = [p.grad.clone() for p in net.parameters()]
+    net.zero_grad()
+    for level in range(3):
+        z = x
+        for block in range(level + 1):
+            first = {"own": level, "previous": level - 1, "full": 0}[policy]
+            z_in = z.detach() if block == first else z
+            z = net.blocks[block](z_in)
+        loss = nn.functional.cross_entropy(net.heads[level](z), y[level]) + IsometricLoss()(z_in, z, y[level])
+        loss.backward()
+    for got, p in zip(found, net.parameters(), strict=True):
+        torch.testing.assert_close(got, p.grad)
+
+
+def test_any_backbone_may_be_wrapped_and_attacked():
+    cnn = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10), nn.Tanh())
+    net = LocallyIsometricNet(cnn, 10, 3, generator=seeded())
+    x, y = torch.rand(30, 1, 8, 8, generator=seeded()), torch.arange(30) % 3
+    IsometricTrainer(net, generator=seeded()).fit(x, y, epochs=2, batch_size=10)
+    net.eval()
+    adversarial = FGSM(net, eps=0.1)(x, y)
+    assert adversarial.shape == x.shape
+    assert (adversarial - x).abs().max() <= 0.1 + 1e-6
+    assert len(IsometryReport.of_network(net, x, y)) == 1
+
+
+def test_a_shared_head_is_one_classifier_for_all_levels():
+    net, x, _ = three_levels(shared_head=True)
+    found = net.representations(x)
+    logits = net.logits(found)
+    assert [score.shape[1] for score in logits] == [2, 4, 8]
+    torch.testing.assert_close(logits[0], net.classifier(net.heads[0](found[0]))[:, :2])
+    torch.testing.assert_close(net(x), logits[2])
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_isometry_on_rings_keeps_distances_where_cross_entropy_does_not(seed):
+    rings, labels = make_linked_rings(80, random_state=seed)
+    x = torch.from_numpy(rings.points).float()
+    reports = {}
+    for beta in (0.0, 1.0):
+        net = LocallyIsometricNet.mlp(3, 2, width=20, depth=2, generator=seeded(seed))
+        trainer = IsometricTrainer(net, beta=beta, optimizer=lambda p: torch.optim.Adam(p, lr=1e-2))
+        trainer.fit(x, labels, epochs=400)
+        assert (net(x).argmax(1).numpy() == labels).all()
+        reports[beta] = IsometryReport.of_network(net, x, labels)[0]
+    assert reports[1.0].stress < 0.05 < 0.3 < reports[0.0].stress
+    assert reports[1.0].distance_correlation > 0.99 > reports[0.0].distance_correlation
+
+
+def test_training_is_reproducible_and_goes_on_after_an_interruption():
+    """KeyboardInterrupt in epoch 3 leaves the state of three epochs; five more give what eight give at once."""
+    x, y = torch.randn(40, 3, generator=seeded()), torch.arange(40) % 2
+
+    def interrupt(trainer, record):
+        if len(trainer.history) == 3:
+            raise KeyboardInterrupt
+
+    def trained(callbacks):
+        net = LocallyIsometricNet.mlp(3, 2, width=5, depth=1, generator=seeded())
+        return IsometricTrainer(net, generator=seeded(1), callbacks=callbacks)
+
+    whole = trained([]).fit(x, y, epochs=8, batch_size=16)
+    broken = trained([interrupt])
+    broken.net.eval()
+    with pytest.raises(KeyboardInterrupt):
+        broken.fit(x, y, epochs=8, batch_size=16)
+    assert len(broken.history) == 3
+    assert not broken.net.training
+    broken.fit(x, y, epochs=5, batch_size=16)
+    assert broken.history == whole.history
+    for a, b in zip(broken.net.parameters(), whole.net.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_callback_may_end_the_training_and_the_global_seed_is_left_alone():
+    state = torch.random.get_rng_state()
+    net = LocallyIsometricNet.mlp(3, 2, width=5, depth=1)
+    trainer = IsometricTrainer(net, callbacks=[lambda trainer, record: len(trainer.history) == 2])
+    trainer.fit(torch.randn(10, 3, generator=seeded()), torch.arange(10) % 2, epochs=9, batch_size=5)
+    assert len(trainer.history) == 2
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_samplers_and_coordinates():
+    """Coordinates stand for the samples in the isometric loss of the first level, sampler batches for shuffled ones."""
+    x, y = torch.randn(60, 3, generator=seeded()), torch.arange(60) % 3
+    seen = []
+
+    class Watched(IsometricLoss):
+        def forward(self, x, z, y=None):
+            seen.append((x, torch.bincount(y).tolist()))
+            return super().forward(x, z, y)
+
+    net = LocallyIsometricNet.mlp(3, 3, width=5, depth=1, generator=seeded())
+    sampler = ClassBalancedBatchSampler(y, 3, 4, generator=seeded())
+    IsometricTrainer(net, isometry=Watched()).fit(x, y, sampler=sampler, coordinates=2 * x)
+    assert len(seen) == len(sampler) == 5
+    assert all(counts == [4, 4, 4] for _, counts in seen)
+    doubled = {tuple(row) for row in (2 * x).tolist()}
+    assert all(tuple(row) in doubled for batch, _ in seen for row in batch.tolist())
+
+
+def test_perturb_makes_it_adversarial_training():
+    x, y = torch.rand(32, 4, generator=seeded()), torch.arange(32) % 2
+    net = LocallyIsometricNet.mlp(4, 2, width=5, depth=1, generator=seeded())
+    seen = []
+    attack = PGD(net, eps=0.1, steps=2)
+
+    def perturb(images, labels):
+        adversarial = attack(images, labels)
+        seen.append((adversarial - images).abs().max().item())
+        return adversarial
+
+    IsometricTrainer(net, perturb=perturb).fit(x, y, epochs=3)
+    assert len(seen) == 3
+    assert all(0 < size <= 0.1 + 1e-6 for size in seen)
+
+
+def test_report_of_known_maps():
+    x = torch.randn(50, 3, generator=seeded(), dtype=torch.float64)
+    y = torch.arange(50) % 2
+    stretch = torch.where(y[:, None] == 0, x, 3 * x)
+    report = IsometryReport.measure(x.numpy(), stretch, y.numpy())
+    assert report.n_pairs == 2 * 25 * 24 / 2
+    assert report.per_class[0].stress < 1e-12
+    assert report.per_class[1].stress == pytest.approx(2.0)
+    assert report.per_class[1].distance_correlation == pytest.approx(1.0)
+    assert (report.lipschitz, report.lower_lipschitz) == (pytest.approx(3.0), pytest.approx(1.0))
+    pairs = torch.pdist(x[y == 0]).square().sum(), torch.pdist(x[y == 1]).square().sum()
+    assert report.stress == pytest.approx(float((4 * pairs[1] / sum(pairs)).sqrt()))
+    alone = IsometryReport.measure(x[:2], x[:2], [0, 1])
+    assert alone.n_pairs == 0
+    assert "nan" in str(alone)
+
+
+def test_report_of_a_network_compares_each_block_with_its_own_input():
+    class Double(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.factor = nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, x):
+            return self.factor * x
+
+    net = LocallyIsometricNet([Double(), nn.Dropout(), Double()], 3, 2).train()
+    x, y = torch.randn(20, 3, generator=seeded()), torch.arange(20) % 2
+    found = IsometryReport.of_network(net, x, [y, y, y])
+    assert [round(report.stress, 6) for report in found] == [1.0, 0.0, 1.0]  # dropout is off
+    assert net.training
+
+
+def test_mlp_flattens_images_and_has_the_spread_of_pytorch():
+    net = MLP([784, 50, 10], generator=seeded())
+    x = torch.rand(3, 1, 28, 28, generator=seeded())
+    torch.testing.assert_close(net(x), net(x.flatten(1)))
+    assert net[0].weight.std().item() == pytest.approx(1 / (3 * 784) ** 0.5, rel=0.02)
+    again = MLP([784, 50, 10], generator=seeded())
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), again.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("beta", [0.0, 2.0])
+def test_the_view_of_the_full_loss_climbs_the_training_loss(beta):
+    net = LocallyIsometricNet.mlp(6, 3, width=8, depth=2, generator=seeded()).double()
+    x = torch.rand(20, 6, generator=seeded(1), dtype=torch.float64)
+    y = torch.arange(20) % 3
+    leaf = x.clone().requires_grad_(True)
+    (z,) = net.representations(leaf)
+    loss = nn.functional.cross_entropy(net.logits([z])[0], y) + beta * IsometricLoss()(leaf, z, y)
+    (gradient,) = torch.autograd.grad(loss, leaf)
+    view = FullLossView(net, beta=beta)
+    torch.testing.assert_close(view(x), net(x))
+    seen = x.clone().requires_grad_(True)
+    objective = view.objective(view(seen), y)
+    assert objective.shape == (20,)
+    torch.testing.assert_close(torch.autograd.grad(objective.sum(), seen)[0], 20 * gradient)
+    right = net(x).argmax(1)  # nobody leaves before the step
+    adversarial = FGSM(view, eps=0.01, loss=view.objective, bounds=None)(x, right)
+    leaf = x.clone().requires_grad_(True)
+    total = view.objective(view(leaf), right).sum()
+    expected = x + 0.01 * torch.autograd.grad(total, leaf)[0].sign()
+    torch.testing.assert_close(adversarial, expected)
