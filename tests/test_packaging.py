@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import manifoldkit
+from manifoldkit import exceptions
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ["manifoldkit"] + [
@@ -81,3 +82,10 @@ def test_the_package_itself_loads_no_pictures():
     code = "import sys, manifoldkit; print([name for name in ('matplotlib', 'PIL', 'pykeops') if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert result.stdout.strip() == "[]"
+
+
+def test_every_warning_of_the_library_is_provoked_by_a_test():
+    """Names of classes that no test mentions."""
+    sources = "".join(path.read_text() for path in Path(__file__).parent.glob("*/test_*.py"))
+    missing = [name for name in exceptions.__all__ if name not in sources]
+    assert not missing
