@@ -63,7 +63,7 @@ for row, (surface, sample) in enumerate(SURFACES.items()):
         ax = figure.add_subplot(3, 8, 8 * row + column + 1, projection="3d")
         low, high = points.min(axis=0), points.max(axis=0)
         ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), zlim=(low[2], high[2]))
-        ax.set_box_aspect(high - low, zoom=1.35)
+        ax.set_box_aspect(high - low, zoom=1.0)
         ax.view_init(*VIEWS[surface])
         ax.set_axis_off()
         return ax
@@ -85,6 +85,6 @@ for row, (surface, sample) in enumerate(SURFACES.items()):
         image = model.inverse_transform(nodes)
         ax = panel(column)
         ax.add_collection3d(Line3DCollection(image[straight], colors="#0072B2", linewidths=0.6))
-        ax.set_title(f"{name}\nstd {std:.2g}", fontsize=10, y=0.98)
+        ax.set_title(f"{name}\nstd {std:.2g}", fontsize=10, y=1.0)
 figure.savefig(options.out / "isometric_autoencoder.png", dpi=110)
 print(f"\npicture: {options.out}/isometric_autoencoder.png")

@@ -7,8 +7,9 @@ With the reach R of each point the kernel is
 R is the distance r of the last neighbour in the point's list: a pair nearer than :math:`\sqrt{r(x) r(y)}` stands in one
 of the two lists at least, so that none is missed, and a weight fades before its pair leaves the lists.
 
-A lonely point, all of whose neighbours have neighbours much nearer than itself, stands in nobody's list. There R is
-longer, see `reaches`. A new point off the manifold is as lonely; squared distances are therefore measured from its
+A lonely point, whose neighbours have others much nearer than itself, may stand in nobody's list. There R is longer, see
+`reaches`: up to 1.35 times where points are isolated, and above some 15 dimensions everywhere, since all neighbours are
+about equally far there. A new point off the manifold is as lonely; squared distances are therefore measured from its
 `excess`, the part that all of them share.
 """
 
@@ -96,7 +97,8 @@ def compact_kernel(
             ScaleWarning,
             stacklevel=5,
         )
-    values, compact = shape(z), shape.compact(float(np.median(z[:, -1])))
+    end = z[:, -1] / squared[:, -1] * far * far[indices[:, -1]]
+    values, compact = shape(z), shape.compact(float(np.median(end)))
     if shape.width is not None:
         squared /= far[:, None]
         squared /= far[indices]
@@ -151,9 +153,10 @@ def reaches(
     and weights :math:`w_j \propto d_j^2 (1 - d_j^2 / d_K^2)^2` of sum 1: some of the neighbours have t below 1 / s
     then. It is continuous, since neighbours come and go with weight zero.
     """
-    last = squared.amax(dim=1, keepdim=True)
+    tiny = torch.finfo(squared.dtype).tiny
+    last = squared.amax(dim=1, keepdim=True).clamp_min(tiny)  # rounding may leave nothing of them, far away
     share = squared * ((1 - squared / last).square() + LAST)
-    mean = (share * squared / lengths).sum(dim=1) / share.sum(dim=1)
+    mean = (share * squared / lengths).sum(dim=1) / share.sum(dim=1).clamp_min(tiny)
     return torch.maximum(last[:, 0].sqrt(), stretch * mean)
 
 
@@ -179,9 +182,11 @@ def excess(
 
 def fading(t: Any) -> Any:
     """The factor (1 - t^4)^2 that ends a compact kernel, 0 from t = 1 on; `t` (array or Tensor) is overwritten."""
+    inside = t < 1
+    t *= inside  # first: a power of what is far outside may overflow
     t *= t
     t *= t
     t -= 1
-    t *= t < 0
     t *= t
+    t *= inside
     return t

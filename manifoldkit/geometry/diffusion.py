@@ -79,9 +79,10 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
         from 10,000 samples on in few dimensions. A callable takes the symmetric matrix and the number of
         pairs. Whoever solves, each pair must satisfy its equation to 2e-4 of 1 - lambda.
     n_kernel_neighbors : int, optional
-        End the kernel, smoothly, at about the distance of this neighbour: in many dimensions only this keeps the
-        diffusion local. Good numbers are twice k for curves and surfaces, and 5 to 10 k in many dimensions. Default:
-        every pair up to `dense_limit` samples, and ``max(64, 2 k)`` neighbours above.
+        End the kernel, smoothly, at about the distance of this neighbour, a third further where points are isolated:
+        in many dimensions only this keeps the diffusion local. (Where the data themselves, and not only the space, have
+        dozens of dimensions, nothing does.) Good numbers are twice k for curves and surfaces, and 5 to 10 k in many
+        dimensions. Default: every pair up to `dense_limit` samples, and ``max(64, 2 k)`` neighbours above.
     dense_limit : int, default=6000
         Up to this many samples the kernel is a full matrix, unless `n_kernel_neighbors` or `reduction` say otherwise.
     distance_components : int or float, optional

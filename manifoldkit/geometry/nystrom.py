@@ -136,7 +136,7 @@ class NystromRow(nn.Module):
     @property
     def bytes_per_query(self) -> int:
         """Scratch memory of one row of weights, for cutting queries into chunks."""
-        every = 0 if self.gather else 4 * len(self.points)
+        every = 0 if self.gather else (4 if self.support is None else 12) * len(self.points)
         some = 0 if self.support is None else 8 * self.support.width
         return 8 * (every + some + (self.n_neighbors + 1) * self.points.shape[1])
 
@@ -175,14 +175,10 @@ class NystromRow(nn.Module):
         else:
             assert self.support is not None
             own = near[:, : self.support.length]
-            norm = x.square().sum(dim=1, keepdim=True)
-            squared = score + norm
-            beyond = excess(squared, self.crowd[index]).clamp_min(0)  # padding repeats a candidate
-            reach = self._reach(listed + norm - beyond, own)
-            t = (squared - beyond) / (reach[:, None] * self.far[index])
-            inside = t < 1
-            faded = torch.log1p(-torch.where(inside, t, 0.0).square().square())  # no gradient of an infinite logarithm
-            logits = offset - z / self.shape.width + torch.where(inside, 2 * faded, -torch.inf)
+            # Differences of scores only: far away, squared distances themselves would drown them.
+            beyond = torch.maximum(excess(score, self.crowd[index]), -x.square().sum(dim=1, keepdim=True))
+            reach = self._reach(listed - beyond, own)
+            logits = _faded(offset - z / self.shape.width, (score - beyond) / (reach[:, None] * self.far[index]))
         return Weights(torch.softmax(logits, dim=1), index, first)
 
     def _scores(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor, Tensor]:
@@ -232,7 +228,7 @@ class NystromRow(nn.Module):
         row, column = torch.nonzero(score < limit, as_tuple=True)
         count = torch.bincount(row, minlength=len(x))
         place = torch.arange(len(row), device=x.device) - (count.cumsum(0) - count)[row]
-        index = near[:, :1].repeat(1, int(count.max()))
+        index = near[:, :1].repeat(1, max(1, int(count.max())) if len(x) else 1)
         index[row, place] = column
         return index, torch.arange(index.shape[1], device=x.device) < count[:, None]
 
@@ -243,7 +239,7 @@ class NystromRow(nn.Module):
         assert self.shape.width is not None
         length = max(self.n_neighbors + 1, self.support.length)
         found, near = self.search.kneighbors(x.cpu().numpy(), length)
-        distances, nearest = torch.from_numpy(found).to(x.device), torch.from_numpy(near).to(x.device)
+        distances, nearest = torch.from_numpy(found).to(x), torch.from_numpy(near).to(x.device)
         rho = bandwidth(distances[:, : self.n_neighbors + 1], self.convention).clamp_min(self.floor)
         index, mask = self.support.candidates(nearest[:, : self.support.length])
         if index.shape[1] > self.support.length:
@@ -260,7 +256,16 @@ class NystromRow(nn.Module):
             values *= self.log_weights.exp()[index]
         if index.shape[1] > self.support.length:
             values.masked_fill_(~mask, 0)
-        return Weights(values.div_(values.sum(dim=1, keepdim=True)), index, nearest[:, 0])
+        total = values.sum(dim=1, keepdim=True)
+        lost = total[:, 0] == 0  # counted from a nearest point out of reach, all others are nothing
+        if lost.any():
+            some = index[lost]
+            squared = distances[lost, : index.shape[1]].square()
+            z = squared / (self.rho[some] * self.eps2 * self.shape.width * rho[lost, None])
+            t = (squared - beyond[lost]) / (self.far[some] * reach[lost, None])
+            values[lost] = torch.softmax(_faded(self.log_weights[some].masked_fill(~mask[lost], -torch.inf) - z, t), 1)
+            total[lost] = 1
+        return Weights(values.div_(total), index, nearest[:, 0])
 
     def neighbors(self, x: Tensor, count: int) -> Tensor:
         """Indices (B, count) of the nearest training points of `x` (B, r), by the neighbour engine."""
@@ -306,6 +311,13 @@ class NystromRow(nn.Module):
             anchor=self.points[near[:, 0]] if far == "shift" else None,
             backend=backend,
         )
+
+
+def _faded(logits: Tensor, t: Tensor) -> Tensor:
+    """Logarithm of weights that end at t = 1."""
+    inside = t < 1
+    faded = torch.log1p(-torch.where(inside, t, 0.0).square().square())  # no gradient of an infinite logarithm
+    return logits + torch.where(inside, 2 * faded, -torch.inf)
 
 
 class NystromLayer(nn.Module):

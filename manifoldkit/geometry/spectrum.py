@@ -181,7 +181,8 @@ def _thinned(matrix: Any) -> Any:
     if len(kept) >= SPARSE_SHARE * n**2:
         return matrix
     start = np.searchsorted(kept, np.arange(0, n**2 + 1, n))
-    return sp.csr_array((matrix.ravel()[kept], (kept % n).astype(np.int32), start.astype(np.int32)), shape=(n, n))
+    kind = np.int32 if len(kept) <= np.iinfo(np.int32).max else np.int64
+    return sp.csr_array((matrix.ravel()[kept], (kept % n).astype(kind), start.astype(kind)), shape=(n, n))
 
 
 def _make_first_constant(values: Floats, functions: Floats, measure: Floats) -> None:

@@ -59,8 +59,48 @@ def test_projection_is_continuous_between_digits(digit):
 @pytest.mark.parametrize("radius", [0.0, 1.0, 1e3, 1e9])
 def test_no_query_is_left_without_weight(length, radius, dense_limit):
     manifold = fitted(sphere(20, 120, 0), length, dense_limit=dense_limit)
-    weights = manifold._row(torch.device("cpu"))(torch.from_numpy(radius * sphere(20, 50, 1)))
+    row, queries = manifold._row(torch.device("cpu")), torch.from_numpy(radius * sphere(20, 50, 1))
+    weights = row(queries)
     torch.testing.assert_close(weights.values.sum(dim=1), torch.ones(50, dtype=torch.float64))
+    with torch.no_grad():
+        torch.testing.assert_close(row(queries).values.sum(dim=1), torch.ones(50, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("dense_limit", [10, 6000])
+@pytest.mark.parametrize("height", [1e2, 1e4, 1e6, 1e8, 1e12])
+def test_height_over_a_flat_set_does_not_matter(height, dense_limit):
+    """Along a normal all distances grow alike: their differences must not drown in them."""
+    t = np.random.default_rng(0).uniform(0, 2 * np.pi, 300)
+    manifold = fitted(np.column_stack([np.cos(t), np.sin(t), 0 * t]), 30, dense_limit=dense_limit)
+    near, far = manifold.project([[0.3, 0.2, 10.0]])[0], manifold.project([[0.3, 0.2, height]])[0]
+    assert np.linalg.norm(far) < 1.2
+    if dense_limit == 6000:
+        np.testing.assert_allclose(far, near, atol=0.1)
+    layer = manifold.to_module().float()
+    with torch.no_grad():
+        low = layer(torch.tensor([[0.3, 0.2, height]]))
+    assert bool(torch.isfinite(low).all())
+
+
+def test_weights_with_and_without_derivatives_are_equal_between_near_copies():
+    """The nearest samples may be out of reach, and the others then counted from them nothing."""
+    rng = np.random.default_rng(2)
+    centres = rng.normal(size=(60, 3))
+    centres *= np.exp(rng.uniform(-2, 2, (60, 1))) / np.linalg.norm(centres, axis=1, keepdims=True)
+    manifold = fitted(np.repeat(centres, 7, axis=0) + 3e-5 * rng.normal(size=(420, 3)), 40, dense_limit=10)
+    queries = rng.normal(size=(1000, 3))
+    queries *= np.exp(rng.uniform(-2, 3, (1000, 1))) / np.linalg.norm(queries, axis=1, keepdims=True)
+    row, x = manifold._row(torch.device("cpu")), torch.from_numpy(queries)
+    table = torch.from_numpy(centres.repeat(7, axis=0))
+    expected = row(x).average(table)
+    with torch.no_grad():
+        found = row(x).average(table)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+
+
+def test_empty_batch():
+    layer = fitted(sphere(20, 120, 0), 12).to_module()
+    assert layer(torch.empty(0, 20, dtype=torch.float64)).shape == (0, 20)
 
 
 def test_points_all_equally_far_are_joined():
