@@ -227,6 +227,34 @@ def test_clone_pickle_and_kinds_of_arrays(fitted):
     assert isinstance(fitted, Manifold)
 
 
+def test_fits_with_isomap_follow_the_random_state_alone():
+    points = make_s_curve(250, random_state=0).points  # above 200, Isomap's own choice is a random start
+    state = np.random.get_state()  # noqa: NPY002 - it is the global generator that is to be left alone
+    codes = [IsometricAutoencoder(2, hidden=(4,), max_iter=3).fit(points).transform(points) for _ in range(2)]
+    np.testing.assert_array_equal(*codes)
+    after = np.random.get_state()  # noqa: NPY002
+    assert state[2] == after[2]
+    np.testing.assert_array_equal(state[1], after[1])
+
+
+def test_rounds_of_lbfgs_share_no_draws():
+    rounds = [set()]
+
+    def spy(view):
+        rounds[-1].update(view.normal().flatten().tolist())
+        return 0 * view.codes.sum()
+
+    def advance(model, record):
+        rounds.append(set())
+
+    spy.needs_pullback = False
+    IsometricAutoencoder(2, hidden=(4,), init=None, max_iter=300, penalties=(spy,), callbacks=(advance,)).fit(X)
+    *rounds, rest = rounds
+    assert rest == set()
+    assert [len(draws) for draws in rounds] == [300, 300, 300]  # 150 pairs, the same in all evaluations of a round
+    assert len(set().union(*rounds)) == 900
+
+
 def test_lengths_have_the_units_of_the_samples():
     one = IsometricAutoencoder(2, **TINY).fit(X)
     eight = IsometricAutoencoder(2, **TINY).fit(8 * X)  # a power of two, so that no number is rounded
