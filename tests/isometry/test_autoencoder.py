@@ -24,12 +24,14 @@ from manifoldkit.isometry import (
     EncoderIsometry,
     IsometricAutoencoder,
     WeightDecay,
+    autoencoder,
     baseline,
     edge_ratio_std,
     jacobian_identities,
 )
 from manifoldkit.isometry.baselines import BASELINES
 from manifoldkit.isometry.penalties import View
+from manifoldkit.isometry.solvers import regress
 
 SHEET = make_s_curve(150, random_state=0)
 X = SHEET.points
@@ -279,6 +281,51 @@ def test_training_goes_on_after_an_interruption():
     assert np.abs(model.transform(X) - before).max() > 0
     stopped = IsometricAutoencoder(2, **options, callbacks=(lambda model, record: True,)).fit(X)
     assert len(stopped.history_) == 1
+
+
+def test_a_refused_fit_leaves_the_estimator_as_it_was():
+    fresh = IsometricAutoencoder(2, encoder=nn.Linear(3, 1), max_iter=2, init=None, warm_start=True)
+    with pytest.raises(ValueError, match="set n_components"):
+        fresh.fit(X)
+    assert not hasattr(fresh, "encoder_")
+    assert fresh.set_params(encoder=nn.Linear(3, 2)).fit(X).transform(X).shape == (150, 2)
+    model = IsometricAutoencoder(2, hidden=(4,), max_iter=2, init=None, warm_start=True).fit(X)
+    before = model.transform(X)
+    wider = np.hstack([X, X])
+    for options, samples, message in [
+        ({}, wider, r"goes on with samples of shape \(3,\), got \(6,\)"),
+        ({"warm_start": False, "encoder": nn.Linear(6, 1)}, wider, "set n_components"),
+        ({"warm_start": False, "n_components": 7}, wider, "exceeds the 6 entries"),
+        ({"warm_start": False, "codes": "uniform"}, wider, "codes must be"),
+        ({"warm_start": False, "init": X}, X, "init must have shape"),
+    ]:
+        start = model.get_params()
+        with pytest.raises(ValueError, match=message):
+            model.set_params(**options).fit(samples)
+        model.set_params(**start)
+        assert model.n_features_in_ == 3
+        np.testing.assert_array_equal(model.transform(X), before)
+
+
+def test_an_interrupted_start_is_made_again(monkeypatch):
+    calls = []
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    def watched(*arguments):
+        calls.append(arguments)
+        return regress(*arguments)
+
+    model = IsometricAutoencoder(2, hidden=(4,), max_iter=0, warm_start=True)
+    monkeypatch.setattr(autoencoder, "regress", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X)
+    monkeypatch.setattr(autoencoder, "regress", watched)
+    model.fit(X)
+    assert len(calls) == 2  # encoder and decoder
+    model.fit(X)
+    assert len(calls) == 2
 
 
 def test_networks_of_the_user_are_copied_and_images_keep_their_shape():
