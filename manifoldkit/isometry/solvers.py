@@ -33,7 +33,7 @@ class Objective:
     ) -> None:
         self.encoder, self.decoder, self.penalties = encoder, decoder, tuple(penalties)
         self.corruption, self.generator = corruption, generator
-        self._pull_back = any(penalty.needs_pullback for penalty in self.penalties)
+        self._pull_back = any(getattr(penalty, "needs_pullback", False) for penalty in self.penalties)
 
     def parameters(self) -> list[nn.Parameter]:
         """Weights of both networks, shared ones once."""
@@ -49,7 +49,7 @@ class Objective:
         error = (self.decoder(view.codes) - x).flatten(1).square().sum(dim=1).mean()
         terms = [penalty(view) for penalty in self.penalties]
         loss = torch.stack([error, *terms]).sum()
-        names = [type(penalty).__name__ for penalty in self.penalties]
+        names = [getattr(penalty, "__name__", type(penalty).__name__) for penalty in self.penalties]
         parts = {name: float(term.detach()) for name, term in zip(names, terms, strict=True)}
         return loss, {"loss": float(loss.detach()), "reconstruction": float(error.detach()), **parts}
 

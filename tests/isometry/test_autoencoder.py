@@ -229,6 +229,21 @@ def test_clone_pickle_and_kinds_of_arrays(fitted):
     assert isinstance(fitted, Manifold)
 
 
+def test_plain_callables_are_penalties():
+    def unit_gradients(view):
+        return 0.1 * (view.pull_back(view.directions()).norm(dim=1) - 1).square().mean()
+
+    def same(view):
+        return unit_gradients(view)
+
+    same.needs_pullback = True
+    options = {"hidden": (4,), "max_iter": 2, "init": None}
+    plain, marked = (
+        IsometricAutoencoder(2, **options, penalties=[penalty]).fit(X) for penalty in (unit_gradients, same)
+    )
+    assert plain.history_[0]["unit_gradients"] == pytest.approx(marked.history_[0]["same"], rel=1e-9)
+
+
 def test_fits_with_isomap_follow_the_random_state_alone():
     points = make_s_curve(250, random_state=0).points  # above 200, Isomap's own choice is a random start
     state = np.random.get_state()  # noqa: NPY002 - it is the global generator that is to be left alone
@@ -249,7 +264,6 @@ def test_rounds_of_lbfgs_share_no_draws():
     def advance(model, record):
         rounds.append(set())
 
-    spy.needs_pullback = False
     IsometricAutoencoder(2, hidden=(4,), init=None, max_iter=300, penalties=(spy,), callbacks=(advance,)).fit(X)
     *rounds, rest = rounds
     assert rest == set()
