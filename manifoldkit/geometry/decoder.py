@@ -124,6 +124,11 @@ class DecoderManifold:
             if z.ndim != 2 or len(z) != len(target):
                 raise ValueError(f"the encoder must return codes ({len(target)}, d), got {tuple(z.shape)}")
             flat = target.flatten(1)
+            if not 1 <= z.shape[1] <= flat.shape[1]:
+                raise ValueError(
+                    f"codes must have 1 to {flat.shape[1]} entries, as many as x has at most, got {z.shape[1]}: a "
+                    "manifold has no more dimensions than the space around it"
+                )
             points, jacobians = (found.clone() for found in self._decode(z, flat))
             if not _finite(points, jacobians).all():
                 raise ValueError(

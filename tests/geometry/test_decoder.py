@@ -169,6 +169,7 @@ def test_a_collapsed_decoder_warns():
         ((SphereEncoder(), SphereDecoder()), np.zeros((0, 3)), ValueError, "B >= 1"),
         ((SphereEncoder(), SphereDecoder()), np.full((2, 3), np.nan), ValueError, "NaN"),
         ((nn.Flatten(0), SphereDecoder()), np.ones((2, 3)), ValueError, "encoder must return codes"),
+        ((nn.Linear(2, 3), nn.Linear(3, 2)), np.ones((4, 2), dtype=np.float32), ValueError, "1 to 2 entries.*got 3"),
         ((nn.Identity(), nn.Linear(3, 4)), np.ones((2, 3)), ValueError, "decoder must return 3 numbers"),
         ((nn.Identity(), nn.Threshold(9.0, float("nan"))), np.ones((2, 3)), ValueError, "NaN or infinite"),
     ],
