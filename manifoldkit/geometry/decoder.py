@@ -119,11 +119,21 @@ class DecoderManifold:
             )
         with evaluating(self.encoder, self.decoder):
             target = checked.to(_home(self.encoder, self.decoder, x))
-            z = self.encoder(target)
+            # Copies: networks may write into their input or return a part of it, and the loop writes into all three.
+            z = self.encoder(target.clone()).clone()
             if z.ndim != 2 or len(z) != len(target):
                 raise ValueError(f"the encoder must return codes ({len(target)}, d), got {tuple(z.shape)}")
             flat = target.flatten(1)
-            points, jacobians = self._decode(z, flat)
+            if not 1 <= z.shape[1] <= flat.shape[1]:
+                raise ValueError(
+                    f"codes must have 1 to {flat.shape[1]} entries, as many as x has at most, got {z.shape[1]}: a "
+                    "manifold has no more dimensions than the space around it"
+                )
+            points, jacobians = (found.clone() for found in self._decode(z, flat))
+            if not _finite(points, jacobians).all():
+                raise ValueError(
+                    "the decoder or its Jacobian is NaN or infinite at some of the codes: check its weights"
+                )
             damping = _DAMPING * jacobians.square().sum(dim=1).amax(dim=1)
             moving = torch.arange(len(z), device=z.device)
             for _ in range(self.n_refinements):
@@ -131,6 +141,7 @@ class DecoderManifold:
                 trial = z[moving] + step
                 ahead, slopes = self._decode(trial, flat[moving])
                 better = _nearer(flat[moving], points[moving], jacobians[moving], ahead, slopes)
+                better &= _finite(ahead, slopes)  # a long step may overflow; with more damping it is tried again
                 taken = moving[better]
                 z[taken], points[taken], jacobians[taken] = trial[better], ahead[better], slopes[better]
                 damping[moving] *= torch.where(better, 0.3, 4.0).to(damping)
@@ -153,9 +164,12 @@ class DecoderManifold:
             raise ValueError(
                 f"the decoder must return {flat.shape[1]} numbers a sample, as many as x has, got {points.shape[1]}"
             )
-        if not (torch.isfinite(points).all() and torch.isfinite(jacobians).all()):
-            raise ValueError("the decoder or its Jacobian is NaN or infinite at some of the codes: check its weights")
         return points, jacobians
+
+
+def _finite(points: torch.Tensor, jacobians: torch.Tensor) -> torch.Tensor:
+    """Whether (B,) points (B, D) and Jacobians (B, D, d) are finite."""
+    return torch.isfinite(points).all(dim=1) & torch.isfinite(jacobians).flatten(1).all(dim=1)
 
 
 def _nearer(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["cell_ids", "check_size", "finite_samples", "flat"]
+__all__ = ["cell_ids", "check_size", "finite_samples", "flat", "holds_vectors"]
 
 
 def flat(x: Any, name: str) -> torch.Tensor:
@@ -31,6 +31,11 @@ def cell_ids(ids: Any, n: int, name: str, device: torch.device | None = None) ->
     if tensor.shape != (n,):
         raise ValueError(f"{name} must have shape ({n},), one for each sample, got {tuple(tensor.shape)}")
     return tensor.to(device=device, dtype=torch.int64)
+
+
+def holds_vectors(y: Any) -> bool:
+    """Whether labels are a list of vectors, one for each level, instead of one vector."""
+    return isinstance(y, list | tuple) and len(y) > 0 and np.ndim(y[0]) > 0
 
 
 def finite_samples(x: Any, name: str = "x") -> torch.Tensor:

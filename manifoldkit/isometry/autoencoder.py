@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_random_state
+from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
@@ -175,17 +175,21 @@ class IsometricAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
 
     def fit(self, X: Any, y: Any = None) -> IsometricAutoencoder:
         """Train on samples (n, *shape), numpy or torch; interrupted, the networks are kept, see `warm_start`."""
-        x = self._samples(X)
-        self._check()
         going_on = self.warm_start and hasattr(self, "encoder_")
-        if not going_on:
-            self._begin(x)
-        device = next(self.decoder_.parameters()).device
-        inner = (x.to(device) - self.encoder_.shift) / self.encoder_.scale
+        rows, x = self._samples(X)
+        self._check(x[0].numel())
+        x, penalties = x.to(_DTYPES[self.dtype]), self._penalties()
+        if going_on:
+            if tuple(x.shape[1:]) != self.sample_shape_:
+                raise ValueError(
+                    f"warm_start goes on with samples of shape {self.sample_shape_}, got {tuple(x.shape[1:])}"
+                )
+            validate_data(self, rows, reset=False, skip_check_array=True)
+        else:
+            self._begin(rows, x)
+        inner = _normalised(x, self.encoder_)
         encoder, decoder = self.encoder_.network, self.decoder_.network
-        if not going_on and self.init is not None:
-            self._start_at(inner, encoder, decoder)
-        objective = Objective(encoder, decoder, self._penalties(), self.corruption, self._generator)
+        objective = Objective(encoder, decoder, penalties, self.corruption, self._generator)
         with evaluating(encoder, decoder):  # whatever a solver does to their mode
             if self.solver == "lbfgs":
                 rounds = -(-self.max_iter // _ROUND)
@@ -243,69 +247,77 @@ class IsometricAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         check_is_fitted(self)
         return DecoderManifold(self.encoder_, self.decoder_)
 
-    def _begin(self, x: torch.Tensor) -> None:
-        """Fresh networks around the samples."""
+    def _begin(self, rows: Any, x: torch.Tensor) -> None:
+        """Fresh networks around the samples; those of an earlier fit are kept until these have found their start."""
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        self._generator = torch.Generator().manual_seed(int(seed))
+        generator = torch.Generator().manual_seed(int(seed))
         shift = x.mean(dim=0) if self.normalize else torch.zeros_like(x[0])
         spread = float((x - shift).square().mean().sqrt()) if self.normalize else 1.0
         scale = torch.tensor(spread if spread > 0 else 1.0).to(x)
-        encoder, decoder = self._networks(x[0].numel())
-        home = torch.zeros(0, dtype=_DTYPES[self.dtype], device=next(encoder.parameters()).device)
-        self.encoder_ = Normalised(encoder, shift, scale, self.sample_shape_, encodes=True).to(home).eval()
-        self.decoder_ = Normalised(decoder, shift, scale, self.sample_shape_, encodes=False).to(home).eval()
-        self.history_ = []
-        self._optimizer = None
-        self._n_features_out = self.n_components
-        self._fits(x)
+        shape = tuple(x.shape[1:])
+        networks = self._networks(x[0].numel(), generator)
+        home = torch.zeros(0, dtype=_DTYPES[self.dtype], device=next(networks[0].parameters()).device)
+        encoder, decoder = (
+            Normalised(network, shift, scale, shape, encodes=encodes).to(home).eval()
+            for network, encodes in zip(networks, (True, False), strict=True)
+        )
+        self._fits(x, encoder, decoder)
+        if self.init is not None:
+            self._start_at(_normalised(x, encoder), encoder, decoder, generator)
+        validate_data(self, rows, skip_check_array=True)
+        self.encoder_, self.decoder_ = encoder, decoder
+        self.sample_shape_, self._n_features_out = shape, self.n_components
+        self.history_, self._optimizer, self._generator = [], None, generator
 
-    def _networks(self, size: int) -> tuple[nn.Module, nn.Module]:
+    def _networks(self, size: int, generator: torch.Generator) -> tuple[nn.Module, nn.Module]:
         activation = ACTIVATIONS[self.activation] if isinstance(self.activation, str) else self.activation
         if self.encoder is None:
             sizes = [size, *self.hidden, self.n_components]
-            encoder: nn.Module = MLP(sizes, activation, generator=self._generator)
+            encoder: nn.Module = MLP(sizes, activation, generator=generator)
         else:
             encoder = copy.deepcopy(self.encoder)
         if self.decoder is None:
             sizes = [self.n_components, *reversed(self.hidden), size]
-            return encoder, MLP(sizes, activation, generator=self._generator)
+            return encoder, MLP(sizes, activation, generator=generator)
         if isinstance(self.decoder, str):
             return encoder, TiedDecoder(encoder)
         return encoder, copy.deepcopy(self.decoder)
 
-    def _fits(self, x: torch.Tensor) -> None:
+    def _fits(self, x: torch.Tensor, encoder: Normalised, decoder: Normalised) -> None:
         """Refuse networks of the user that do not fit the samples."""
-        home = next(self.decoder_.parameters())
-        with torch.no_grad(), evaluating(self.encoder_, self.decoder_):
-            codes = self.encoder_(x[:2].to(home))
+        home = next(decoder.parameters())
+        with torch.no_grad(), evaluating(encoder, decoder):
+            codes = encoder(x[:2].to(home))
             if codes.shape != (len(x[:2]), self.n_components):
                 raise ValueError(
                     f"the encoder must return codes (B, {self.n_components}), got {tuple(codes.shape)} for "
                     f"{len(x[:2])} samples: set n_components to its number of outputs"
                 )
-            images = self.decoder_.network(codes)
+            images = decoder.network(codes)
         if images.shape[0] != len(codes) or images[0].numel() != x[0].numel():
             raise ValueError(
-                f"the decoder must return samples of shape {self.sample_shape_}, got {tuple(images.shape[1:])}"
+                f"the decoder must return samples of shape {tuple(x.shape[1:])}, got {tuple(images.shape[1:])}"
             )
 
-    def _start_at(self, inner: torch.Tensor, encoder: nn.Module, decoder: nn.Module) -> None:
+    def _start_at(
+        self, inner: torch.Tensor, encoder: Normalised, decoder: Normalised, generator: torch.Generator
+    ) -> None:
         """Fit the networks to the initial codes."""
         flat = inner.flatten(1).double().cpu().numpy()
         if not isinstance(self.init, str):
-            codes = (as_tensor(self.init, "init").cpu() / self.encoder_.scale.double().cpu()).numpy()
+            codes = (as_tensor(self.init, "init").cpu() / encoder.scale.double().cpu()).numpy()
             if codes.shape != (len(flat), self.n_components):
                 raise ValueError(f"init must have shape {(len(flat), self.n_components)}, got {codes.shape}")
         elif self.init == "pca":
             codes = principal_codes(flat, self.n_components)
         else:
-            rng = np.random.default_rng(int(torch.randint(2**31 - 1, (), generator=self._generator)))
+            rng = np.random.default_rng(int(torch.randint(2**31 - 1, (), generator=generator)))
             codes = isomap_codes(flat, self.n_components, self.n_neighbors, _ISOMAP_LIMIT, rng)
         targets = torch.from_numpy(np.ascontiguousarray(codes - codes.mean(axis=0))).to(inner)
         with evaluating(encoder, decoder):
-            regress(encoder, inner, targets, 3 * _ROUND)
-            if not isinstance(decoder, TiedDecoder):
-                regress(decoder, targets, inner, 3 * _ROUND)
+            regress(encoder.network, inner, targets, 3 * _ROUND)
+            if not isinstance(decoder.network, TiedDecoder):
+                regress(decoder.network, targets, inner, 3 * _ROUND)
 
     def _penalties(self) -> Sequence[Penalty]:
         if self.penalties is not None:
@@ -319,11 +331,11 @@ class IsometricAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         answers = [callback(self, record) for callback in self.callbacks]
         return True in answers
 
-    def _check(self) -> None:
+    def _check(self, size: int) -> None:
         check_size(self.n_components, "n_components")
-        if self.n_components > self.n_features_in_:
+        if self.n_components > size:
             raise ValueError(
-                f"n_components={self.n_components} exceeds the {self.n_features_in_} entries of a sample: no isometry "
+                f"n_components={self.n_components} exceeds the {size} entries of a sample: no isometry "
                 "leads into a smaller space"
             )
         check_size(self.max_iter, "max_iter", 0)
@@ -343,20 +355,17 @@ class IsometricAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         if not 0 <= self.corruption < float("inf"):
             raise ValueError(f"corruption must be a finite number >= 0, got {self.corruption!r}")
 
-    def _samples(self, X: Any) -> torch.Tensor:
-        """Checked samples in the dtype of the networks, with their shape."""
+    def _samples(self, X: Any) -> tuple[Any, torch.Tensor]:
+        """Samples as rows, with the names of their columns if they have any, and checked ones (n, *shape) in float64.
+
+        Nothing is set, so that an estimator that refuses them remains what it was.
+        """
         if isinstance(X, torch.Tensor):
             X = X.detach().cpu().numpy()
         shape = np.asarray(X).shape
-        flat = validate_data(self, np.reshape(X, (shape[0], -1)) if len(shape) > 2 else X, dtype=np.float64,
-                             ensure_min_samples=2, copy=True)  # fmt: skip
-        sample_shape = tuple(shape[1:])
-        if self.warm_start and hasattr(self, "encoder_") and sample_shape != self.sample_shape_:
-            raise ValueError(f"warm_start goes on with samples of shape {self.sample_shape_}, got {sample_shape}")
-        self.sample_shape_ = sample_shape
-        if self.dtype not in _DTYPES:
-            raise ValueError(f"dtype must be 'float64' or 'float32', got {self.dtype!r}")
-        return torch.from_numpy(flat.reshape(len(flat), *self.sample_shape_)).to(_DTYPES[self.dtype])
+        rows = np.reshape(X, (shape[0], -1)) if len(shape) > 2 else X
+        flat = check_array(rows, dtype=np.float64, ensure_min_samples=2, copy=True, estimator=self, input_name="X")
+        return rows, torch.from_numpy(flat.reshape(len(flat), *shape[1:]))
 
     def _query(self, X: Any) -> torch.Tensor:
         """Queries (B, *shape) in float64."""
@@ -378,3 +387,8 @@ class IsometricAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         with evaluating(network):
             parts = [network(x[rows].to(home)) for rows in chunks(len(x), 64 * x[0].numel() * 8)]
         return torch.cat(parts)
+
+
+def _normalised(x: torch.Tensor, encoder: Normalised) -> torch.Tensor:
+    """Samples in the units in which the networks are trained, where they are trained."""
+    return (x.to(encoder.shift.device) - encoder.shift) / encoder.scale

@@ -43,7 +43,7 @@ def edge_ratio_std(decode: Callable[[Any], Any], codes: Any, *, n_grid: int = 90
     Raises
     ------
     TypeError, ValueError
-        If the codes are NaN, do not span d dimensions, or are too few.
+        If the codes are NaN, do not span d dimensions, or are too few, or the decoder maps them to one point.
 
     References
     ----------
@@ -68,7 +68,10 @@ def edge_ratio_std(decode: Callable[[Any], Any], codes: Any, *, n_grid: int = 90
     images = images.reshape(len(nodes), -1)
     i, j = edges.T
     ratios = np.linalg.norm(images[i] - images[j], axis=1) / np.linalg.norm(nodes[i] - nodes[j], axis=1)
-    return float(ratios.std() / ratios.mean())
+    mean = ratios.mean()
+    if mean == 0:
+        raise ValueError("the decoder maps all nodes of the grid to one point: it has collapsed, no ratio is defined")
+    return float(ratios.std() / mean)
 
 
 def code_grid(codes: Any, *, n_grid: int = 900) -> tuple[Floats, np.ndarray[Any, np.dtype[np.int64]]]:

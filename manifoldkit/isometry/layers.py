@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -120,7 +121,7 @@ class LocallyIsometricNet(nn.Module):
         gradient, shared_head, generator
             As for the class; the generator draws the blocks as well.
         """
-        counts = [n_classes] if isinstance(n_classes, int) else list(n_classes)
+        counts = [n_classes] if isinstance(n_classes, int | np.integer) else list(n_classes)
         width, depth = check_size(width, "width"), check_size(depth, "depth")
         first = [n_inputs, *[width] * (len(counts) - 1)]
         blocks = [MLP([size, *[width] * depth], activation, activate_last=True, generator=generator) for size in first]
@@ -162,7 +163,7 @@ class LocallyIsometricNet(nn.Module):
 
 
 def _each(value: int | Sequence[int], name: str, n: int) -> tuple[int, ...]:
-    values = [value] * n if isinstance(value, int) else list(value)
+    values = [value] * n if isinstance(value, int | np.integer) else list(value)
     if len(values) != n:
         raise ValueError(f"{name} must have an entry for each of the {n} blocks, got {len(values)}")
     return tuple(check_size(entry, name) for entry in values)

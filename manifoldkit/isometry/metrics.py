@@ -10,7 +10,7 @@ import torch
 
 from .._distances import condensed_distances
 from .._modules import evaluating
-from ._input import cell_ids, finite_samples
+from ._input import cell_ids, finite_samples, holds_vectors
 from .layers import LocallyIsometricNet
 
 __all__ = ["IsometryReport"]
@@ -98,7 +98,7 @@ class IsometryReport:
         """
         home = next(net.parameters())
         x = finite_samples(x).to(home)
-        labels: Sequence[Any] = y if len(net.blocks) > 1 else [y]
+        labels: Sequence[Any] = y if len(net.blocks) > 1 or holds_vectors(y) else [y]
         if len(labels) != len(net.blocks):
             raise ValueError(f"y must hold {len(net.blocks)} label vectors, one for each level, got {len(labels)}")
         with evaluating(net):

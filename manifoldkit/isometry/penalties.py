@@ -93,9 +93,10 @@ class View:
 
 
 class Penalty(Protocol):
-    """A weighted term of the loss."""
+    """A weighted term of the loss: any callable, or one with ``needs_pullback = True`` if it asks for those products.
 
-    needs_pullback: bool
+    They are computed without the attribute, too, by a second pass through the encoder.
+    """
 
     def __call__(self, view: View) -> torch.Tensor:
         """Scalar to add to the reconstruction error."""

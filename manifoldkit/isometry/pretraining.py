@@ -59,7 +59,7 @@ def pretrain(
     model : NeuralIsometry
         Left in the mode (training or evaluation) in which it came.
     views : object with `draw`
-        Such as :class:`~manifoldkit.datasets.HomographyViews`.
+        Such as :class:`~manifoldkit.datasets.HomographyViews`; views are brought to the device and dtype of the model.
     steps : int
         Number of gradient steps.
     batch_size : int, default 16
@@ -139,7 +139,9 @@ def pretrain(
     model.train()
     try:
         for step in _bar(steps, check_flag(progress, "progress")):
-            losses = model(views.draw(batch_size))
+            drawn = views.draw(batch_size)
+            floating = isinstance(drawn, Tensor) and drawn.is_floating_point()  # the model refuses what is not
+            losses = model(drawn.to(eigenvalues) if floating else drawn)
             total = losses.total(alpha, schedule(step / steps))
             if not torch.isfinite(total):
                 raise FloatingPointError(

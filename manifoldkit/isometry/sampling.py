@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Sampler
 
@@ -54,6 +55,9 @@ class ClassBalancedBatchSampler(Sampler[list[int]]):
         n_batches: int | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
+        if np.ndim(labels) != 1:
+            what = "None" if labels is None else f"shape {tuple(np.shape(labels))}"
+            raise ValueError(f"labels must be integers of shape (n,), one for each sample, got {what}")
         labels = cell_ids(labels, len(labels), "labels", torch.device("cpu"))
         self.n_classes = check_size(n_classes, "n_classes")
         self.n_samples = check_size(n_samples, "n_samples", 2)

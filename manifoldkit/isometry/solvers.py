@@ -33,7 +33,7 @@ class Objective:
     ) -> None:
         self.encoder, self.decoder, self.penalties = encoder, decoder, tuple(penalties)
         self.corruption, self.generator = corruption, generator
-        self._pull_back = any(penalty.needs_pullback for penalty in self.penalties)
+        self._pull_back = any(getattr(penalty, "needs_pullback", False) for penalty in self.penalties)
 
     def parameters(self) -> list[nn.Parameter]:
         """Weights of both networks, shared ones once."""
@@ -49,7 +49,7 @@ class Objective:
         error = (self.decoder(view.codes) - x).flatten(1).square().sum(dim=1).mean()
         terms = [penalty(view) for penalty in self.penalties]
         loss = torch.stack([error, *terms]).sum()
-        names = [type(penalty).__name__ for penalty in self.penalties]
+        names = [getattr(penalty, "__name__", type(penalty).__name__) for penalty in self.penalties]
         parts = {name: float(term.detach()) for name, term in zip(names, terms, strict=True)}
         return loss, {"loss": float(loss.detach()), "reconstruction": float(error.detach()), **parts}
 
@@ -98,15 +98,13 @@ def run_lbfgs(
         found: dict[str, float] = {}
 
         def closure(state: torch.Tensor = state, found: dict[str, float] = found) -> torch.Tensor:
-            generator.set_state(state)
+            generator.set_state(state)  # every evaluation ends past all draws of the round, where the next one begins
             loss, parts = objective(x)
             found.update(parts)
             return loss
 
         minimise(objective.parameters(), closure, iterations)
         _refuse_nan(found["loss"])
-        generator.set_state(state)
-        torch.rand((), generator=generator)  # the next round draws anew
         if watcher(dict(found)):
             break
 
@@ -149,7 +147,8 @@ def isomap_codes(x: np.ndarray[Any, Any], d: int, n_neighbors: int, limit: int, 
     """
     from sklearn.manifold import Isomap
 
-    isomap = Isomap(n_neighbors=min(n_neighbors, len(x) - 1), n_components=d)
+    # Isomap's iterative solvers start at random numbers of numpy's global generator; the dense one needs none.
+    isomap = Isomap(n_neighbors=min(n_neighbors, len(x) - 1), n_components=d, eigen_solver="dense")
     if len(x) <= limit:
         return isomap.fit_transform(x)
     return isomap.fit(x[rng.permutation(len(x))[:limit]]).transform(x)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from ._input import cell_ids, check_size, finite_samples
+from ._input import cell_ids, check_size, finite_samples, holds_vectors
 from .layers import LocallyIsometricNet
 from .losses import IsometricLoss
 
@@ -122,7 +123,7 @@ class IsometricTrainer:
         batch_size : int, optional
             Samples of a batch, drawn without repetition; all in one batch, in their order, by default.
         sampler : iterable of index lists, optional
-            Batches of an epoch instead, such as a :class:`ClassBalancedBatchSampler`.
+            Batches of an epoch instead, such as a :class:`ClassBalancedBatchSampler`; gone through in every epoch.
         coordinates : tensor or array (n, k), optional
             Points that stand for the samples in the isometric loss of level 0, such as
             ``DiffusionDistance(m).coordinates(x)``, computed once instead of in every batch.
@@ -130,8 +131,8 @@ class IsometricTrainer:
         Raises
         ------
         TypeError, ValueError
-            If samples are NaN, labels are missing, of another length or out of range, or the loss becomes NaN; the
-            weights are then those before the step that failed.
+            If samples are NaN, labels are missing, of another length or out of range, an epoch has no batch, or the
+            loss becomes NaN; the weights are then those before the step that failed.
         """
         home = next(self.net.parameters())
         x = finite_samples(x).to(home)
@@ -157,6 +158,11 @@ class IsometricTrainer:
                     for name, value in terms.items():
                         sums[name] = sums.get(name, torch.zeros_like(value)) + value
                     n += 1
+                if n == 0:
+                    raise ValueError(
+                        f"epoch {len(self.history)} has no batch: an iterator as sampler is used up after one epoch, "
+                        "give a list or an object such as ClassBalancedBatchSampler"
+                    )
                 record = {name: value.item() / n for name, value in sums.items()}
                 self.history.append(record)
                 answers = [callback(self, record) for callback in self.callbacks]
@@ -205,7 +211,7 @@ class IsometricTrainer:
 
     def _labels(self, y: Any, n: int, device: torch.device) -> list[torch.Tensor]:
         levels = len(self.net.blocks)
-        nested = isinstance(y, (list, tuple)) and len(y) > 0 and not isinstance(y[0], int)
+        nested = holds_vectors(y)
         if levels > 1 and (not nested or len(y) != levels):
             what = f"{len(y)} vectors" if nested else type(y).__name__
             raise ValueError(f"y must be a sequence of {levels} label vectors, one for each level, got {what}")
@@ -242,7 +248,7 @@ def fresh(generator: torch.Generator | None) -> torch.Generator:
 
 def level_weights(value: float | Sequence[float], name: str, n: int) -> tuple[float, ...]:
     """A weight for each of n levels, from one number or n."""
-    values = [float(value)] * n if isinstance(value, (int, float)) else [float(entry) for entry in value]
+    values = [float(value)] * n if isinstance(value, int | float | np.number) else [float(entry) for entry in value]
     if len(values) != n or any(not 0 <= entry < float("inf") for entry in values):
         raise ValueError(f"{name} must be a finite number >= 0 or one for each of the {n} levels, got {value!r}")
     return tuple(values)

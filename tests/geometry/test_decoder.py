@@ -96,6 +96,48 @@ def test_kind_dtype_and_shape_follow_the_query_and_networks_are_left_as_found():
     torch.testing.assert_close(points.flatten(1), exact, atol=1e-5, rtol=0)
 
 
+class Graph(nn.Module):
+    """The parabola over its first coordinate."""
+
+    def forward(self, z):
+        return torch.cat([z, z**2], dim=1)
+
+
+class FirstCoordinate(nn.Module):
+    """A code that is a view of the sample, which is overwritten as well."""
+
+    def forward(self, x):
+        x[:, 1:] = 0.0
+        return x[:, :1]
+
+
+def test_samples_are_not_written_into_by_encoders_that_return_views_or_work_in_place():
+    x = np.array([[0.0, 1.0], [2.0, 1.0]])
+    before = x.copy()
+    manifold = DecoderManifold(FirstCoordinate(), Graph())
+    for query in (x, torch.from_numpy(x)):
+        z = np.asarray(manifold.project(query))[:, 0]
+        np.testing.assert_array_equal(x, before)
+        np.testing.assert_allclose((x[:, 0] - z) + 2 * z * (x[:, 1] - z**2), 0.0, atol=1e-5)  # normal to (1, 2 z)
+    same = DecoderManifold(nn.Identity(), nn.Identity())
+    np.testing.assert_array_equal(same.project(x), before)
+    np.testing.assert_array_equal(x, before)
+
+
+def test_steps_that_overflow_are_not_taken():
+    class Diagonal(nn.Module):
+        def forward(self, z):
+            return torch.cat([z.exp(), z.exp()], dim=1)
+
+    class Far(nn.Module):
+        def forward(self, x):
+            return 0 * x[:, :1] + torch.tensor([[-10.0], [-1.0]], dtype=x.dtype)
+
+    x = np.array([[1.0, 2.0], [1.0, 2.0]])  # nearest to (1.5, 1.5); from -10, the first step is 3e4 long
+    points = DecoderManifold(Far(), Diagonal(), n_refinements=60).project(x)
+    np.testing.assert_allclose(points, 1.5, atol=1e-5)
+
+
 def test_attacks_walk_on_it():
     manifold = DecoderManifold(SphereEncoder(), SphereDecoder())
     model = nn.Linear(3, 2, bias=False).double()
@@ -127,6 +169,7 @@ def test_a_collapsed_decoder_warns():
         ((SphereEncoder(), SphereDecoder()), np.zeros((0, 3)), ValueError, "B >= 1"),
         ((SphereEncoder(), SphereDecoder()), np.full((2, 3), np.nan), ValueError, "NaN"),
         ((nn.Flatten(0), SphereDecoder()), np.ones((2, 3)), ValueError, "encoder must return codes"),
+        ((nn.Linear(2, 3), nn.Linear(3, 2)), np.ones((4, 2), dtype=np.float32), ValueError, "1 to 2 entries.*got 3"),
         ((nn.Identity(), nn.Linear(3, 4)), np.ones((2, 3)), ValueError, "decoder must return 3 numbers"),
         ((nn.Identity(), nn.Threshold(9.0, float("nan"))), np.ones((2, 3)), ValueError, "NaN or infinite"),
     ],

@@ -24,12 +24,14 @@ from manifoldkit.isometry import (
     EncoderIsometry,
     IsometricAutoencoder,
     WeightDecay,
+    autoencoder,
     baseline,
     edge_ratio_std,
     jacobian_identities,
 )
 from manifoldkit.isometry.baselines import BASELINES
 from manifoldkit.isometry.penalties import View
+from manifoldkit.isometry.solvers import regress
 
 SHEET = make_s_curve(150, random_state=0)
 X = SHEET.points
@@ -227,6 +229,48 @@ def test_clone_pickle_and_kinds_of_arrays(fitted):
     assert isinstance(fitted, Manifold)
 
 
+def test_plain_callables_are_penalties():
+    def unit_gradients(view):
+        return 0.1 * (view.pull_back(view.directions()).norm(dim=1) - 1).square().mean()
+
+    def same(view):
+        return unit_gradients(view)
+
+    same.needs_pullback = True
+    options = {"hidden": (4,), "max_iter": 2, "init": None}
+    plain, marked = (
+        IsometricAutoencoder(2, **options, penalties=[penalty]).fit(X) for penalty in (unit_gradients, same)
+    )
+    assert plain.history_[0]["unit_gradients"] == pytest.approx(marked.history_[0]["same"], rel=1e-9)
+
+
+def test_fits_with_isomap_follow_the_random_state_alone():
+    points = make_s_curve(250, random_state=0).points  # above 200, Isomap's own choice is a random start
+    state = np.random.get_state()  # noqa: NPY002 - it is the global generator that is to be left alone
+    codes = [IsometricAutoencoder(2, hidden=(4,), max_iter=3).fit(points).transform(points) for _ in range(2)]
+    np.testing.assert_array_equal(*codes)
+    after = np.random.get_state()  # noqa: NPY002
+    assert state[2] == after[2]
+    np.testing.assert_array_equal(state[1], after[1])
+
+
+def test_rounds_of_lbfgs_share_no_draws():
+    rounds = [set()]
+
+    def spy(view):
+        rounds[-1].update(view.normal().flatten().tolist())
+        return 0 * view.codes.sum()
+
+    def advance(model, record):
+        rounds.append(set())
+
+    IsometricAutoencoder(2, hidden=(4,), init=None, max_iter=300, penalties=(spy,), callbacks=(advance,)).fit(X)
+    *rounds, rest = rounds
+    assert rest == set()
+    assert [len(draws) for draws in rounds] == [300, 300, 300]  # 150 pairs, the same in all evaluations of a round
+    assert len(set().union(*rounds)) == 900
+
+
 def test_lengths_have_the_units_of_the_samples():
     one = IsometricAutoencoder(2, **TINY).fit(X)
     eight = IsometricAutoencoder(2, **TINY).fit(8 * X)  # a power of two, so that no number is rounded
@@ -251,6 +295,51 @@ def test_training_goes_on_after_an_interruption():
     assert np.abs(model.transform(X) - before).max() > 0
     stopped = IsometricAutoencoder(2, **options, callbacks=(lambda model, record: True,)).fit(X)
     assert len(stopped.history_) == 1
+
+
+def test_a_refused_fit_leaves_the_estimator_as_it_was():
+    fresh = IsometricAutoencoder(2, encoder=nn.Linear(3, 1), max_iter=2, init=None, warm_start=True)
+    with pytest.raises(ValueError, match="set n_components"):
+        fresh.fit(X)
+    assert not hasattr(fresh, "encoder_")
+    assert fresh.set_params(encoder=nn.Linear(3, 2)).fit(X).transform(X).shape == (150, 2)
+    model = IsometricAutoencoder(2, hidden=(4,), max_iter=2, init=None, warm_start=True).fit(X)
+    before = model.transform(X)
+    wider = np.hstack([X, X])
+    for options, samples, message in [
+        ({}, wider, r"goes on with samples of shape \(3,\), got \(6,\)"),
+        ({"warm_start": False, "encoder": nn.Linear(6, 1)}, wider, "set n_components"),
+        ({"warm_start": False, "n_components": 7}, wider, "exceeds the 6 entries"),
+        ({"warm_start": False, "codes": "uniform"}, wider, "codes must be"),
+        ({"warm_start": False, "init": X}, X, "init must have shape"),
+    ]:
+        start = model.get_params()
+        with pytest.raises(ValueError, match=message):
+            model.set_params(**options).fit(samples)
+        model.set_params(**start)
+        assert model.n_features_in_ == 3
+        np.testing.assert_array_equal(model.transform(X), before)
+
+
+def test_an_interrupted_start_is_made_again(monkeypatch):
+    calls = []
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    def watched(*arguments):
+        calls.append(arguments)
+        return regress(*arguments)
+
+    model = IsometricAutoencoder(2, hidden=(4,), max_iter=0, warm_start=True)
+    monkeypatch.setattr(autoencoder, "regress", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X)
+    monkeypatch.setattr(autoencoder, "regress", watched)
+    model.fit(X)
+    assert len(calls) == 2  # encoder and decoder
+    model.fit(X)
+    assert len(calls) == 2
 
 
 def test_networks_of_the_user_are_copied_and_images_keep_their_shape():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -135,6 +138,20 @@ def test_a_callback_may_end_the_training_and_the_global_seed_is_left_alone():
     trainer.fit(torch.randn(10, 3, generator=seeded()), torch.arange(10) % 2, epochs=9, batch_size=5)
     assert len(trainer.history) == 2
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_scalars_of_numpy_and_labels_of_one_level_in_a_list_are_what_they_stand_for():
+    x, y = torch.randn(6, 3, generator=seeded()), [0, 0, 0, 1, 1, 1]
+    plain = LocallyIsometricNet.mlp(3, 2, width=4, depth=1, generator=seeded())
+    other = LocallyIsometricNet.mlp(np.int64(3), np.int64(2), width=np.int64(4), depth=np.int64(1), generator=seeded())
+    wrapped = LocallyIsometricNet(other.blocks[0], np.int32(4), np.int64(2))
+    assert (wrapped.n_features, wrapped.n_classes) == ((4,), (2,))
+    histories = [IsometricTrainer(plain, beta=0.5).fit(x, y, epochs=2).history]
+    for labels in (list(np.array(y)), [torch.tensor(y)]):
+        net = copy.deepcopy(other)
+        histories.append(IsometricTrainer(net, beta=np.float32(0.5)).fit(x, labels, epochs=2).history)
+        assert IsometryReport.of_network(net, x, labels) == IsometryReport.of_network(net, x, y)
+    assert histories[0] == histories[1] == histories[2]
 
 
 def test_samplers_and_coordinates():

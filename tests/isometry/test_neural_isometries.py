@@ -270,6 +270,14 @@ class TestPretraining:
         assert [entry.step for entry in record] == [0, 10, 20, 30, 39]
         assert record[-1].transport < 0.7 * record[0].transport
 
+    def test_views_are_brought_to_the_dtype_of_the_model(self):
+        model = NeuralIsometry((4, 4), 16, generator=seeded(0)).double()
+        before = model.operator.root_eigenvalues.detach().clone()
+        pretrain(model, ShiftViews(images(20, 4, 4), channels=18, random_state=0), steps=1, batch_size=2)
+        after = model.operator.root_eigenvalues.detach()
+        assert after.dtype == torch.float64
+        assert not torch.equal(after, before)
+
     def test_weights_follow_their_schedule(self):
         seen = []
 
