@@ -24,6 +24,8 @@ class _SubspaceBall(Constraint):
     Where the gradient has no part in the subspace the step is a random one.
     """
 
+    deterministic = False  # a random step that changes nothing may be followed by one that does
+
     def __init__(
         self,
         images: torch.Tensor,
