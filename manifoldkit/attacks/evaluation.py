@@ -306,7 +306,7 @@ def _digest(images: Any, labels: Any) -> str:
     return text.hexdigest()
 
 
-class _Hasher(NumpyHasher):  # type: ignore[misc]
+class _Hasher(NumpyHasher):
     """joblib's hash of contents; pickles of tensors hold addresses, so these are hashed by their entries."""
 
     def save(self, obj: Any) -> None:

@@ -124,6 +124,11 @@ class ProjectionAttack(_PullbackPGD):
         super().__init__(model, eps, manifold=manifold, **options)
         self._layers: dict[Any, torch.nn.Module] = {}
 
+    def _set(self, name: str, value: Any) -> None:
+        super()._set(name, value)
+        if name == "manifold":  # a new dict: the layers of the attack copied stay its own
+            self._layers = {}
+
     def _bind(
         self,
         images: torch.Tensor,

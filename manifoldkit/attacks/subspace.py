@@ -147,6 +147,9 @@ class SubspacePGD(PGD):
         super().__init__(model, eps, norm=norm, manifold=manifold, **options)
         self.component, self.retract = component, bool(retract)
 
+    def _norms(self) -> tuple[float, ...]:
+        return (math.inf, 2, 1) if self.component == "ambient" else (math.inf, 2)
+
     def _bind(
         self,
         images: torch.Tensor,
