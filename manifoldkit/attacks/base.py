@@ -49,6 +49,7 @@ class Attack(ABC):
     random_start: bool = False
     eps: torch.Tensor | None = None
     early_stop: bool = True
+    least_steps = 0
 
     def __init__(
         self,
@@ -121,8 +122,28 @@ class Attack(ABC):
         for name, value in changes.items():
             if not hasattr(self, name):
                 raise ValueError(f"{type(self).__name__} has no {name}")
-            setattr(result, name, read_radius(value, name) if name in ("eps", "alpha") and value is not None else value)
+            result._set(name, value)
+        result._check()
         return result
+
+    def _set(self, name: str, value: Any) -> None:
+        """Set an attribute to a value that a user gave, read as the constructor reads it."""
+        if name in ("eps", "alpha"):
+            value = None if value is None else read_radius(value, name)
+        elif name in ("steps", "restarts"):
+            value = read_steps(value, name, self.least_steps if name == "steps" else 1)
+        elif name in ("bounds", "box"):
+            value = read_bounds(value)
+        elif name == "loss":
+            value = resolve(value)
+        elif isinstance(getattr(self, name), bool):
+            value = bool(value)
+        setattr(self, name, value)
+
+    def _check(self) -> None:
+        """Refuse values that do not go together."""
+        if self.restarts > 1 and not self.random_start:
+            raise ValueError("restarts repeat one and the same walk without a random start: pass random_start=True")
 
     def __call__(self, images: Array, labels: Any, *, manifold_labels: Any = None, start: Any = None) -> Any:
         """Adversarial images in the shape, kind, dtype and device of `images`; see :meth:`run`."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import os
+import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 import torch
+from joblib.hashing import NumpyHasher
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
@@ -23,6 +25,8 @@ __all__ = ["Evaluation", "evaluate"]
 
 #: What is kept of each sample, in the order of the file's columns.
 FIGURES = ("success", "steps", "l2", "linf", "distance", "tangent_share", "p_value")
+#: What a line of the record holds.
+KEYS = {"batch", "data", "labels", "predictions", "figures"}
 
 
 @dataclass
@@ -115,15 +119,17 @@ def evaluate(
     model : torch.nn.Module
         The network to attack, whatever network the attacks were made with.
     loader : iterable of (images, labels)
-        A `DataLoader` that does not shuffle, or a list of batches. Read once.
+        A `DataLoader` that does not shuffle, or a list of batches. Read once; empty batches are skipped.
     attacks : dict of str to Attack
+        None of them targeted.
     eps : sequence of float, optional
         Budgets for the attacks that have one, in place of their own; default: each attack as it is.
     calibration : OnManifoldTest, optional
         Fitted on held-out images; gives every adversary its `p_value`.
     path : path, optional
         File (JSON lines) that keeps what is done, batch by batch: the same call goes on where it was interrupted,
-        with the same result as a run without interruption. A file of another run is refused.
+        with the same result as a run without interruption. A file of another run is refused; a damaged line is done
+        again. Losses of the attacks must be functions with a name of their own.
     random_state : int, default=0
         Seeds the random numbers of each attack, budget and batch, in place of the generators of the attacks.
     progress : bool, default=False
@@ -135,7 +141,8 @@ def evaluate(
     Raises
     ------
     ValueError
-        If there are no attacks or no batches, budgets are not positive, or the file belongs to another run.
+        If there are no attacks or no batches, an attack is targeted, budgets are not positive, the file belongs to
+        another run, or something cannot be hashed to tell one run from another.
 
     Examples
     --------
@@ -154,6 +161,10 @@ def evaluate(
     for name, attack in attacks.items():
         if not isinstance(attack, Attack):
             raise TypeError(f"attacks[{name!r}] must be an Attack, got {type(attack).__name__}")
+        if attack.targeted:
+            raise ValueError(
+                f"attacks[{name!r}] is targeted and would take the true classes for its goals: evaluate untargeted ones"
+            )
     budgets = None if eps is None else sorted({float(read_radius(value, "every eps")) for value in eps})
     if budgets == []:
         raise ValueError("eps must hold at least one budget, or be None")
@@ -165,6 +176,8 @@ def evaluate(
     )
     batches: list[dict[str, Any]] = []
     for number, (images, labels) in enumerate(tqdm(loader, desc="evaluation", disable=not progress)):
+        if not len(labels):
+            continue
         done = None if record is None else record.read(number, _digest(images, labels))
         if done is None:
             done = _batch(model, images, labels, attacks, plan, calibration, random_state, number)
@@ -251,8 +264,8 @@ class _Record:
                 "remove the file"
             )
         for line in lines[1:]:
-            entry = _parsed(line)
-            if entry is not None:  # the last line of an interrupted run may be torn
+            entry = _parsed(line)  # the last line of an interrupted run may be torn, any line damaged: not done then
+            if entry is not None and entry.pop("checksum", None) == _checksum(entry) and entry.keys() >= KEYS:
                 self.done[entry["batch"]] = entry
         if not content.endswith("\n"):
             with path.open("a") as file:
@@ -265,10 +278,15 @@ class _Record:
         return entry
 
     def write(self, number: int, digest: str, figures: dict[str, Any]) -> None:
+        entry = {"batch": number, "data": digest, **figures}
         with self.path.open("a") as file:
-            file.write(json.dumps({"batch": number, "data": digest, **figures}) + "\n")
+            file.write(json.dumps(entry | {"checksum": _checksum(entry)}) + "\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def _checksum(entry: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
 
 
 def _parsed(line: str) -> dict[str, Any] | None:
@@ -288,19 +306,49 @@ def _digest(images: Any, labels: Any) -> str:
     return text.hexdigest()
 
 
+class _Hasher(NumpyHasher):
+    """joblib's hash of contents; pickles of tensors hold addresses, so these are hashed by their entries."""
+
+    def save(self, obj: Any) -> None:
+        if isinstance(obj, torch.nn.Module):
+            obj = (repr(obj), list(obj.state_dict().items()))
+        elif isinstance(obj, torch.Tensor):
+            plain = obj.detach().cpu()
+            plain = plain.float() if plain.dtype == torch.bfloat16 else plain
+            obj = (str(obj.dtype), plain.contiguous().numpy())
+        elif hasattr(type(obj), "MADE_LATER"):
+            name = f"{type(obj).__module__}.{type(obj).__qualname__}"
+            obj = (name, {key: value for key, value in vars(obj).items() if key not in obj.MADE_LATER})
+        super().save(obj)
+
+
+def _hash(value: Any, what: str) -> str:
+    try:
+        return str(_Hasher("sha1").hash(value))
+    except (pickle.PicklingError, AttributeError, TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"a record needs to tell one run from another, and {what} cannot be hashed ({error}): define its class at "
+            "the top of a module, or leave path out"
+        ) from error
+
+
 def _fingerprint(
     model: torch.nn.Module, attacks: Mapping[str, Attack], plan: Any, calibration: Any, random_state: int
 ) -> str:
-    """A digest of the weights and of what the attacks are set to."""
-    text = hashlib.sha256(repr((plan, random_state, calibration is not None)).encode())
-    for name, tensor in model.state_dict().items():
-        array = np.ascontiguousarray(tensor.detach().cpu().double().numpy())
-        text.update(f"{name}{array.shape}".encode())
-        text.update(array.tobytes())
+    """A digest of the networks' weights and layers, and of all that the attacks and the calibration are set to."""
+    parts = [repr(plan), repr(random_state), _hash(model, "the model"), _hash(calibration, "the calibration")]
     for name, attack in attacks.items():
-        settings = copy.copy(vars(attack))
-        for unstable in ("model", "generator", "manifold", "_layers", "decoder", "encoder", "loss"):
-            settings.pop(unstable, None)
-        loss = getattr(attack.loss, "__qualname__", type(attack.loss).__name__)
-        text.update(f"{name}{type(attack).__qualname__}{loss}{sorted(settings.items())!r}".encode())
-    return text.hexdigest()
+        parts.append(f"{name!r} {type(attack).__module__}.{type(attack).__qualname__}")
+        for key, value in sorted(vars(attack).items()):
+            if key not in ("model", "generator", "_layers"):  # replaced by those of the run, or made from the manifold
+                what = f"{key} of the attack {name!r}"
+                parts.append(f"{key} {_loss_name(value, what) if key == 'loss' else _hash(value, what)}")
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _loss_name(loss: Any, what: str) -> str:
+    if isinstance(loss, torch.nn.Module):
+        return _hash(loss, what)
+    if not isinstance(loss, FunctionType) or "<" in loss.__qualname__:  # <lambda>, <locals>: one name for many
+        raise ValueError(f"{what} has no name that a record could tell it by: define a function at the top of a module")
+    return f"{loss.__module__}.{loss.__qualname__}"

@@ -44,9 +44,9 @@ class L1Ball(Constraint):
     def random_start(self, generator: torch.Generator) -> torch.Tensor:
         """Uniform in the ball around the image, then projected onto the bounds."""
         size = self.images[0].numel()
-        shape = self.images.flatten(1)
-        exponential = -torch.log1p(-draw(shape, generator, normal=False).double())
-        extra = -torch.log1p(-draw(shape[:, :1], generator, normal=False).double())
+        shape = self.images.flatten(1).double()  # a number that rounds to 1 has an infinite logarithm
+        exponential = -torch.log1p(-draw(shape, generator, normal=False))
+        extra = -torch.log1p(-draw(shape[:, :1], generator, normal=False))
         share = exponential / (exponential.sum(dim=1, keepdim=True) + extra)  # uniform in the simplex and its inside
         signs = torch.where(draw(shape, generator, normal=False) < 0.5, -1.0, 1.0)
         assert share.shape[1] == size

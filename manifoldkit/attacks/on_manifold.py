@@ -152,12 +152,19 @@ class OnManifoldPGD(Attack):
         self.random_start = bool(random_start)
         self.restarts = read_steps(restarts, "restarts", 1)
         self.early_stop = bool(early_stop)
+        self._check()
+
+    def _set(self, name: str, value: Any) -> None:
+        super()._set(name, value)
+        if name == "line_search" and value is not None:
+            self.line_search = _factors(value)
+
+    def _check(self) -> None:
+        super()._check()
         if self.budget == "geodesic" and self.eps is None:
             raise ValueError("budget='geodesic' needs eps, the length that a walk may have")
         if self.random_start and self.eps is None:
             raise ValueError("a random start needs eps, the distance within which to begin")
-        if self.restarts > 1 and not self.random_start:
-            raise ValueError("restarts repeat one and the same walk without a random start: pass random_start=True")
 
     def _options(self) -> ManifoldOptions:
         return ManifoldOptions(

@@ -100,6 +100,8 @@ class PGD(Attack):
     (tensor([[0.6250, 0.7500]]), tensor([2]))
     """
 
+    least_steps = 1
+
     def __init__(
         self,
         model: torch.nn.Module,
@@ -140,11 +142,25 @@ class PGD(Attack):
         if not (math.isfinite(self.momentum) and self.momentum >= 0):
             raise ValueError(f"momentum must be a number that is not negative, got {momentum!r}")
         self.step_control = one_of(step_control, "step_control", ("fixed", "apgd"))
+        self.early_stop = bool(early_stop)
+        self._check()
+
+    def _set(self, name: str, value: Any) -> None:
+        super()._set(name, value)
+        if name == "norm":
+            self._norm = read_norm(value, allowed=self._norms())
+        elif name == "step_control":
+            one_of(value, name, ("fixed", "apgd"))
+
+    def _norms(self) -> tuple[float, ...]:
+        return math.inf, 2, 1
+
+    def _check(self) -> None:
+        super()._check()
+        if self.eps is None:
+            raise TypeError("eps must be a number or one number for each sample, got None")
         if self.momentum and self.step_control == "apgd":
             raise ValueError("step_control='apgd' has a momentum of its own: leave momentum out")
-        self.early_stop = bool(early_stop)
-        if self.restarts > 1 and not self.random_start:
-            raise ValueError("restarts repeat one and the same walk without a random start: pass random_start=True")
 
     def _bind(
         self,

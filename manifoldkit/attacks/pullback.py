@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from manifoldkit.attacks._input import read_bounds, read_norm
+from manifoldkit.attacks._input import read_bounds
 from manifoldkit.attacks.constraints import Constraint
 from manifoldkit.attacks.pgd import BALLS, PGD
 from manifoldkit.attacks.tangent import choose
@@ -124,6 +124,11 @@ class ProjectionAttack(_PullbackPGD):
         super().__init__(model, eps, manifold=manifold, **options)
         self._layers: dict[Any, torch.nn.Module] = {}
 
+    def _set(self, name: str, value: Any) -> None:
+        super()._set(name, value)
+        if name == "manifold":  # a new dict: the layers of the attack copied stay its own
+            self._layers = {}
+
     def _bind(
         self,
         images: torch.Tensor,
@@ -181,7 +186,8 @@ class LatentPGD(_PullbackPGD):
     model : torch.nn.Module
         Maps images (B, ...) to logits (B, K).
     decoder : torch.nn.Module
-        Maps codes (B, ...) to images, differentiable; class-specific decoders are attacked one class at a time.
+        Maps codes (B, ...) to images, differentiable, of as many entries as those attacked, to whose shape they are
+        brought; class-specific decoders are attacked one class at a time.
     encoder : torch.nn.Module
         Maps images to codes. Decoder and encoder are left as they were, as is the model.
     eps : float or array of shape (B,), default=0.3
@@ -242,8 +248,19 @@ class LatentPGD(_PullbackPGD):
         generator: torch.Generator,
     ) -> Constraint:
         assert eps is not None
-        ball = BALLS[read_norm(self.norm)](self._encode(images), eps, self.box)
-        return _Pullback(ball, self._phi, self._encode, None, self.bounds)
+        ball = BALLS[self._norm](self._encode(images), eps, self.box)
+        shape = images.shape[1:]
+
+        def decoded(codes: torch.Tensor, members: torch.Tensor | None) -> torch.Tensor:
+            shown = self._phi(codes, members)
+            if shown[0].numel() != shape.numel():
+                raise ValueError(
+                    f"the decoder must return images of shape {tuple(shape)}, those attacked, got "
+                    f"{tuple(shown.shape[1:])}"
+                )
+            return shown.reshape(-1, *shape)  # (B, 28, 28) and (B, 1, 28, 28) would broadcast to all pairs
+
+        return _Pullback(ball, decoded, self._encode, None, self.bounds)
 
     def _encode(self, images: torch.Tensor) -> torch.Tensor:
         codes = self.encoder(images)

@@ -24,6 +24,8 @@ class _SubspaceBall(Constraint):
     Where the gradient has no part in the subspace the step is a random one.
     """
 
+    deterministic = False  # a random step that changes nothing may be followed by one that does
+
     def __init__(
         self,
         images: torch.Tensor,
@@ -144,6 +146,9 @@ class SubspacePGD(PGD):
         read_norm(norm, allowed=(math.inf, 2, 1) if component == "ambient" else (math.inf, 2))
         super().__init__(model, eps, norm=norm, manifold=manifold, **options)
         self.component, self.retract = component, bool(retract)
+
+    def _norms(self) -> tuple[float, ...]:
+        return (math.inf, 2, 1) if self.component == "ambient" else (math.inf, 2)
 
     def _bind(
         self,

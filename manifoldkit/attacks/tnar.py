@@ -52,7 +52,7 @@ def tnar_tangent(
     Returns
     -------
     tensor or array of shape (B, ...)
-        The changes r; zero where the network does not react at all.
+        The changes r; zero where the network does not react at all, or the manifold has dimension 0.
 
     References
     ----------
@@ -70,6 +70,8 @@ def tnar_tangent(
     with torch.inference_mode(False), torch.no_grad(), as_found(model):
         x = read_images(images, *Network(model, cross_entropy, False).home(), None)
         basis = bases(manifold.tangent_basis(x), x)
+        if basis.shape[2] == 0:  # a manifold of points has no tangent change
+            return like(_sized(torch.zeros_like(x), eps), images)
         c = draw(basis[:, 0, :], _source(generator), normal=True)
         for _ in range(read_steps(n_power, "n_power", 1)):
             c = coefficients(basis, _hessian_product(model, x, apply(basis, unit(c)).reshape(x.shape)).flatten(1))

@@ -87,6 +87,11 @@ def adversarial_step(
     """
     if not 0 <= clean_share <= 1:
         raise ValueError(f"clean_share must lie between 0 and 1, got {clean_share!r}")
+    if attack is not None and attack.targeted:
+        raise ValueError(
+            "attack is targeted and would take the true classes for its goals: train with an untargeted one"
+        )
+    labels = read_labels(labels, len(images), images.device)
     attacked = images if attack is None else attack.replaced(model=model)(images, labels)
     model.train()
     optimizer.zero_grad(set_to_none=True)

@@ -65,6 +65,9 @@ class DiffusionFit:
     random_state: Any
     n_features_in_: int
 
+    #: Attributes that follow from the others, made when they are needed.
+    MADE_LATER = ("_exterior", "_local_fits", "_smoothed", "_rows")
+
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn the manifold of the samples `X` (n, *shape).
 

@@ -45,8 +45,8 @@ def check_reach(manifold: Any, eps: float, allow: bool) -> None:
     warnings.warn(text, ReachWarning, stacklevel=3)
 
 
-def read_classes(score: Callable[[Any], Any], points: NDArray[np.float64]) -> tuple[Ints, bool]:
-    """Classes (B,) of points, and whether they are the signs (-1, 0 or 1) of a score."""
+def read_classes(score: Callable[[Any], Any], points: NDArray[np.float64]) -> tuple[Ints, int | None]:
+    """Classes (B,) of points, and how many there are; None if they are the signs (-1, 0 or 1) of a score."""
     if isinstance(score, torch.nn.Module):
         device, dtype = Network(score, cross_entropy, False).home()
         with torch.no_grad(), as_found(score):
@@ -60,11 +60,11 @@ def read_classes(score: Callable[[Any], Any], points: NDArray[np.float64]) -> tu
     if np.isnan(answer).any():
         raise ValueError("score returns NaN: check the classifier and the points")
     if answer.ndim == 1:
-        return np.sign(answer).astype(np.int64), True
-    return answer.argmax(axis=1).astype(np.int64), False
+        return np.sign(answer).astype(np.int64), None
+    return answer.argmax(axis=1).astype(np.int64), answer.shape[1]
 
 
-def read_targets(y: Any, n: int, binary: bool) -> Ints:
+def read_targets(y: Any, n: int, binary: bool, n_classes: int | None = None) -> Ints:
     """Labels (n,): -1 and 1 for a score, class indices otherwise."""
     labels = y.detach().cpu().numpy() if isinstance(y, torch.Tensor) else np.asarray(y)
     if labels.dtype.kind not in "iu":
@@ -77,6 +77,8 @@ def read_targets(y: Any, n: int, binary: bool) -> Ints:
         raise ValueError(f"the labels of a score must be -1 or 1, got {np.unique(labels)[:5].tolist()}")
     if not binary and labels.min() < 0:
         raise ValueError(f"y must hold class indices from 0 on, got {labels.min()}")
+    if n_classes is not None and labels.max() >= n_classes:
+        raise ValueError(f"y must hold class indices in 0..{n_classes - 1}, one for each logit, got {labels.max()}")
     return labels.astype(np.int64)
 
 

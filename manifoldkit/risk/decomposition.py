@@ -22,7 +22,7 @@ __all__ = ["decompose_risk"]
 
 
 class _Score(torch.nn.Module):
-    """Two logits from one score: class 1 where it is positive."""
+    """Logits from one score: class 1 where it is positive, 0 where negative, and 2, no label's, where it is zero."""
 
     def __init__(self, score: torch.nn.Module) -> None:
         super().__init__()
@@ -30,7 +30,8 @@ class _Score(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         half = self.score(x) / 2
-        return torch.stack([-half, half], dim=1)
+        tie = torch.where(half == 0, 2.0, -1e4).to(half)  # far below: no part in losses elsewhere
+        return torch.stack([-half, half, tie], dim=1)
 
 
 def decompose_risk(
@@ -69,7 +70,8 @@ def decompose_risk(
     Parameters
     ----------
     model : torch.nn.Module
-        Maps samples (B, ...) to logits (B, K), or to scores (B,) with labels -1 and 1.
+        Maps samples (B, ...) to logits (B, K), or to scores (B,) with labels -1 and 1, a score of 0
+        being wrong for both.
     X : array of shape (n, ...)
     y : int array of shape (n,)
     manifold : Manifold or LabelledManifold
@@ -175,7 +177,8 @@ def _classifier(model: torch.nn.Module, x: torch.Tensor, y: Any) -> tuple[torch.
     with torch.no_grad(), as_found(model):
         answer = model(x[:1])
     binary = isinstance(answer, torch.Tensor) and answer.ndim == 1
-    labels = torch.from_numpy(read_targets(y, len(x), binary)).to(x.device)
+    n_classes = answer.shape[1] if isinstance(answer, torch.Tensor) and answer.ndim == 2 else None
+    labels = torch.from_numpy(read_targets(y, len(x), binary, n_classes)).to(x.device)
     return (_Score(model), (labels + 1) // 2) if binary else (model, labels)
 
 

@@ -98,8 +98,9 @@ def tubular_grid_risk(
     feet = samples if base is None else as_array(manifold.project(as_array(base, "base")))
     offsets = np.linspace(-eps, eps, int(n_offset))
 
-    classes, binary = read_classes(score, samples)
-    wanted = read_targets(y, len(samples), binary)
+    classes, n_classes = read_classes(score, samples)
+    binary = n_classes is None
+    wanted = read_targets(y, len(samples), binary, n_classes)
     feet_classes = read_classes(score, feet)[0]
     tube = _tube(manifold, feet, offsets)
     tube_classes = read_classes(score, tube.reshape(-1, feet.shape[1]))[0].reshape(len(feet), -1)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifoldkit.attacks import FGSM, PGD
+from manifoldkit.attacks.l1 import L1Ball
 from manifoldkit.geometry.exact import Plane
 
 
@@ -208,6 +209,11 @@ def test_random_start_fills_the_ball(half_space, norm):
     radius = size(start, norm)
     for r in (0.25, 0.5, 0.75):  # uniform in the plane: the share within r is r^2
         assert abs((radius <= r).double().mean() - r**2) < 0.03
+
+
+def test_random_start_of_the_l1_ball_is_finite_where_numbers_round_to_one():
+    ball = L1Ball(torch.full((64, 784), 0.5, dtype=torch.bfloat16), torch.full((64,), 5.0), (0, 1))
+    assert torch.isfinite(ball.random_start(torch.Generator().manual_seed(0))).all()  # one draw in 512 rounds to 1
 
 
 def test_restarts_add_success_and_keep_the_largest_loss(convnet, images):

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
 import pytest
 import torch
 
-from manifoldkit.attacks import FGSM, PGD, Attack, OnManifoldPGD, evaluate
+from manifoldkit import DiffusionManifold
+from manifoldkit.attacks import (
+    FGSM,
+    PGD,
+    Attack,
+    LatentPGD,
+    OnManifoldPGD,
+    ProjectionAttack,
+    SubspacePGD,
+    evaluate,
+)
+from manifoldkit.attacks.evaluation import _fingerprint
+from manifoldkit.attacks.losses import margin
+from manifoldkit.datasets import make_circle
 from manifoldkit.geometry.exact import Plane
+from manifoldkit.risk import OnManifoldTest
 
 EPS = [0.02, 0.05, 0.1]
 
@@ -114,6 +129,99 @@ def test_record_of_another_run_is_refused(convnet, images, tmp_path):
         path.write_text(content)
         with pytest.raises(ValueError, match="not the record of an evaluation"):
             evaluate(convnet, data, suite(convnet), eps=EPS, path=path)
+
+
+def runs(net: torch.nn.Module, other: torch.nn.Module) -> list[dict]:
+    """Pairs of neighbours differ in one thing only, and each of them gives other figures."""
+    first, second = Plane(torch.eye(4)[:, :2]), Plane(torch.eye(4)[:, 2:])
+    rng = np.random.default_rng(0)
+    tests = [OnManifoldTest(first).fit(scale * rng.normal(size=(40, 4))) for scale in (1, 0.01)]
+    eps = torch.linspace(0.1, 0.2, 2000)
+    finer = eps.clone()
+    finer[1000] += 1e-6
+    code = torch.nn.Identity()
+    decoders = [torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)]
+    return [
+        {"attacks": PGD(net, 8 / 255)},
+        {"attacks": PGD(net, 0.0314)},
+        {"attacks": PGD(net, eps)},
+        {"attacks": PGD(net, finer)},
+        {"attacks": PGD(net, 0.1, alpha=eps)},
+        {"attacks": PGD(net, 0.1, alpha=finer)},
+        {"attacks": PGD(net, 0.1, loss="margin")},
+        {"attacks": PGD(net, 0.1), "model": other},
+        {"attacks": SubspacePGD(net, first, 0.1)},
+        {"attacks": SubspacePGD(net, second, 0.1)},
+        {"attacks": LatentPGD(net, decoders[0], code, 0.1)},
+        {"attacks": LatentPGD(net, decoders[1], code, 0.1)},
+        {"attacks": LatentPGD(net, decoders[0], decoders[1], 0.1)},
+        {"attacks": PGD(net, 0.1), "calibration": tests[0]},
+        {"attacks": PGD(net, 0.1), "calibration": tests[1]},
+    ]
+
+
+def test_fingerprint_names_everything_that_a_run_depends_on():
+    net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+    other = torch.nn.Sequential(net[0], torch.nn.ReLU(), net[2])  # the same weights
+
+    def prints() -> list[str]:
+        return [_fingerprint(r.get("model", net), {"a": r["attacks"]}, [], r.get("calibration"), 0) for r in variants]
+
+    variants = runs(net, other)
+    found = prints()
+    assert len(set(found)) == len(variants)
+    variants = copy.deepcopy(variants)  # other objects of the same content, as in another process
+    net, other = copy.deepcopy(net), copy.deepcopy(other)
+    assert prints() == found
+
+
+def test_use_of_a_manifold_does_not_change_the_fingerprint():
+    net = torch.nn.Linear(2, 2).double()
+    manifold = DiffusionManifold(n_components=9).fit(make_circle(60, grid=True).points)
+    attack = ProjectionAttack(net, manifold, 0.1, bounds=None, steps=2)
+    before = _fingerprint(net, {"a": attack}, [], None, 0)
+    attack(torch.rand(3, 2, dtype=torch.float64), [0, 1, 0])
+    assert _fingerprint(net, {"a": attack}, [], None, 0) == before
+
+
+def test_damaged_lines_are_done_again(convnet, images, tmp_path):
+    y = convnet(images).argmax(1)
+    data, path, attacks = batches(images, y), tmp_path / "run.jsonl", {"PGD": PGD(convnet, 0.05, steps=3)}
+    whole = evaluate(convnet, data, attacks, path=path)
+    text = path.read_text()
+    head, first, *rest = text.splitlines()
+    kept = json.loads(first)
+    kept["figures"][0][0][0] = 7.0
+    for damaged in (json.dumps(kept), "{}", '{"batch": 0}', json.dumps({"batch": 0, "checksum": "0"}), "[]"):
+        path.write_text("\n".join([head, damaged, *rest]) + "\n")
+        assert same(whole, evaluate(convnet, data, attacks, path=path))
+        assert path.read_text().splitlines()[-1] == first
+
+
+def test_what_cannot_be_told_apart_is_not_recorded(convnet, images, tmp_path):
+    class Local(Plane):
+        pass
+
+    data = batches(images, convnet(images).argmax(1))
+    plane = Local(torch.eye(36)[:, :12])
+    for attack, message in (
+        (PGD(convnet, 0.1, loss=lambda z, y: margin(z, y)), "loss of the attack 'a' has no name"),
+        (PGD(convnet, 0.1, steps=1, manifold=plane), "manifold of the attack 'a' cannot be hashed"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluate(convnet, data, {"a": attack}, path=tmp_path / "run.jsonl")
+
+
+def test_empty_batches_are_skipped(convnet, images):
+    y = convnet(images).argmax(1)
+    attacks = {"FGSM": FGSM(convnet, 0.05)}
+    result = evaluate(convnet, [(images, y), (images[:0], y[:0])], attacks)
+    assert same(result, evaluate(convnet, [(images, y)], attacks))
+
+
+def test_targeted_attacks_are_refused(convnet, images):
+    with pytest.raises(ValueError, match="is targeted"):
+        evaluate(convnet, [(images, [0] * 40)], {"a": PGD(convnet, 0.1, targeted=True)})
 
 
 def test_numpy_batches(convnet, images):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from manifoldkit import DiffusionManifold
 from manifoldkit.attacks import (
     FGSM,
     PGD,
@@ -19,6 +20,7 @@ from manifoldkit.attacks import (
 )  # fmt: skip
 from manifoldkit.attacks.loop import Walk
 from manifoldkit.attacks.losses import cross_entropy, margin
+from manifoldkit.datasets import make_circle
 from manifoldkit.geometry.exact import Plane
 
 
@@ -182,6 +184,31 @@ def test_loop_keeps_the_better_of_two_walks():
     assert state.objective.tolist() == [1.0, 2.0, 3.5, 0.0]
     assert state.x[:, 0].tolist() == [1.0, 2.0, 3.5, 0.0]
     assert state.code.tolist() == [2, 0, 1, 2]
+
+
+def test_replaced_values_are_read_as_by_the_constructor(convnet, images):
+    y = convnet(images).argmax(1)
+    attack = PGD(convnet, 0.05, steps=3)
+    found = attack.replaced(norm=2, loss="margin", steps=np.int64(4), eps=0.3)
+    assert torch.equal(found(images, y), PGD(convnet, 0.3, steps=4, norm=2, loss="margin")(images, y))
+    assert torch.equal(attack(images, y), PGD(convnet, 0.05, steps=3)(images, y))
+    for changes in ({"norm": 3}, {"loss": "hinge"}, {"steps": 0}, {"restarts": 2}, {"bounds": (1, 0)}):
+        with pytest.raises(ValueError, match=next(iter(changes))):
+            attack.replaced(**changes)
+    with pytest.raises(TypeError, match="eps must be a number"):
+        attack.replaced(eps=None)
+
+
+def test_attack_with_another_manifold_projects_onto_that():
+    net = torch.nn.Linear(2, 2).double()
+    ring = make_circle(60, grid=True).points
+    first, second = (DiffusionManifold(n_components=9).fit(scale * ring) for scale in (1, 3))
+    x = torch.from_numpy(ring[:4])
+    attack = ProjectionAttack(net, first, 0.1, bounds=None, steps=2)
+    before = attack(x, [0, 0, 1, 1])
+    found = attack.replaced(manifold=second)(x, [0, 0, 1, 1])
+    assert torch.equal(found, ProjectionAttack(net, second, 0.1, bounds=None, steps=2)(x, [0, 0, 1, 1]))
+    assert torch.equal(attack(x, [0, 0, 1, 1]), before)
 
 
 def test_attacks_print_themselves(convnet):

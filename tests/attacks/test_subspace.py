@@ -98,6 +98,18 @@ def test_flat_gradients_take_a_random_direction():
     assert attack.run(x, [0] * 20).success.double().mean() > 0.5
 
 
+def test_a_random_direction_into_the_bounds_is_no_stall():
+    class Flat(torch.nn.Module):
+        def forward(self, x):
+            return torch.stack([2 - 0 * x[:, 0], x[:, 0]], dim=1)
+
+    x = torch.zeros(50, 2, dtype=torch.float64)  # at the lower bound: every other direction leads nowhere
+    attack = SubspacePGD(Flat(), Plane([[1.0], [0.0]]), 0.5, "normal", steps=30)
+    result = attack.replaced(generator=torch.Generator().manual_seed(0)).run(x, [0] * 50)
+    assert set(result.status) == {"max_steps"}
+    assert (result.adversarial[:, 1] > 0).double().mean() > 0.5
+
+
 def test_empty_normal_space_has_nothing_to_attack():
     net = random_net(3, 2)
     x = points(10, 3)
@@ -205,6 +217,16 @@ def test_latent_attack_stays_in_box_and_ball_of_codes():
     assert torch.allclose(begun.path[0], decoder(encoder(0.9 * x)).detach(), atol=0.6)
 
 
+def test_decoded_images_take_the_shape_of_those_attacked():
+    net = torch.nn.Sequential(torch.nn.Flatten(), random_net(16, 3))
+    x = points(5, 16).reshape(5, 4, 4)
+    attack = LatentPGD(net, torch.nn.Unflatten(1, (1, 4, 4)), torch.nn.Flatten(), 0.05, bounds=None, early_stop=False)
+    result = attack.run(x, net(x).argmax(1))
+    assert result.adversarial.shape == x.shape
+    assert torch.allclose(result.l2, (result.adversarial - x).flatten(1).norm(dim=1))
+    assert result.linf.max() <= 0.05 + 1e-9
+
+
 @pytest.mark.parametrize(
     ("decoder", "encoder", "error", "message"),
     [
@@ -212,6 +234,7 @@ def test_latent_attack_stays_in_box_and_ball_of_codes():
         (torch.nn.Identity(), None, TypeError, "encoder must be"),
         (torch.nn.Identity(), torch.nn.Flatten(0), ValueError, "encoder must return codes"),
         (torch.nn.Flatten(0), torch.nn.Identity(), ValueError, "decoder must return images"),
+        (torch.nn.Linear(2, 1), torch.nn.Identity(), ValueError, "decoder must return images of shape"),
     ],
 )
 def test_decoders_that_do_not_fit(decoder, encoder, error, message):
@@ -226,6 +249,21 @@ def test_subspace_arguments():
         SubspacePGD(random_net(2, 2), Circle(), 0.1, "radial")
     with pytest.raises(ValueError, match="norm must be 'inf' or 2"):
         SubspacePGD(random_net(2, 2), Circle(), 0.1, norm=1)
+
+
+class Origin:
+    """The manifold of one point."""
+
+    def project(self, x):
+        return torch.zeros_like(x)
+
+    def tangent_basis(self, x):
+        return x.new_zeros(len(x), x[0].numel(), 0)
+
+
+def test_manifold_of_points_has_no_tangent_change():
+    x = points(4, 3)
+    assert torch.equal(tnar_tangent(random_net(3, 2), Origin(), x, 0.1), torch.zeros_like(x))
 
 
 def test_tnar_directions_are_eigenvectors():

@@ -84,6 +84,17 @@ def test_plain_step_is_the_step_of_torch():
     assert all(torch.allclose(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
 
 
+def test_labels_of_any_integer_kind_and_no_targets():
+    x, y = task()
+    found = []
+    for labels in (y, y.int(), y.numpy()):
+        net = network()
+        found.append(adversarial_step(net, torch.optim.SGD(net.parameters(), 0.1), x, labels, None))
+    assert found[0] == found[1] == found[2]
+    with pytest.raises(ValueError, match="attack is targeted"):
+        adversarial_step(net, torch.optim.SGD(net.parameters(), 0.1), x, y, PGD(net, 0.1, targeted=True))
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

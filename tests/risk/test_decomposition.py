@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from manifoldkit.datasets import make_circle_task, make_plane_task
+from manifoldkit.datasets import make_circle, make_circle_task, make_plane_task
 from manifoldkit.exceptions import ReachWarning
 from manifoldkit.geometry import Circle, Plane, Sphere
 from manifoldkit.risk import decompose_risk, foot_points, pessimistic_classifier, tubular_grid_risk
@@ -54,6 +54,51 @@ def test_event_a_as_printed_breaks_the_inequality_and_with_eps_it_holds():
     assert printed.rates()["nnr"] == 0
     assert printed.rates()["rhs4"] == pytest.approx(0.025, abs=0.004)
     assert printed.violations.mean() > 0.97
+
+
+def test_a_score_of_zero_is_an_error_for_either_label():
+    class Half(torch.nn.Module):
+        def forward(self, x):
+            return torch.relu(x[:, 0])
+
+    t = np.linspace(0.3, 6, 40)
+    ring = np.column_stack([np.cos(t), np.sin(t)])
+    y = np.where(ring[:, 0] > 0, 1, -1)
+    ours = decompose_risk(Half(), ring, y, Circle(), 0.1, steps=5, restarts=1)
+    grid = tubular_grid_risk(Half(), Circle(), ring, y, 0.1)
+    assert np.array_equal(ours.std, y < 0)
+    assert np.array_equal(ours.std, grid.std)
+    assert (ours.adv >= grid.adv).all()  # the grid is coarse along the circle
+
+
+def test_labels_outside_the_classes_are_refused():
+    ring = make_circle(20, grid=True).points
+    y = np.full(20, 2)
+    net = torch.nn.Linear(2, 2).double()
+    for risk in (
+        lambda: tubular_grid_risk(net, Circle(), ring, y, 0.1),
+        lambda: decompose_risk(net, ring, y, Circle(), 0.1),
+    ):
+        with pytest.raises(ValueError, match=r"class indices in 0\.\.1"):
+            risk()
+
+
+class Origin:
+    """The manifold of one point."""
+
+    def project(self, x):
+        return torch.zeros_like(x)
+
+    def tangent_basis(self, x):
+        return x.new_zeros(len(x), x[0].numel(), 0)
+
+
+def test_manifold_of_points_has_no_risk_inside():
+    net = torch.nn.Linear(2, 2).double()
+    net.bias.data = torch.tensor([0.5, -0.25], dtype=torch.float64)
+    rates = decompose_risk(net, np.zeros((5, 2)), np.zeros(5, dtype=int), Origin(), 10.0, steps=5, restarts=1).rates()
+    assert rates["in_manifold"] == 0
+    assert rates["normal"] == rates["adv"] == 1
 
 
 @pytest.mark.parametrize("kind", ["single", "double"])
