@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .._arrays import chunks
 
-__all__ = ["gathered_distances", "gathered_products", "gathered_sums"]
+__all__ = ["folded", "gathered_distances", "gathered_products", "gathered_sums"]
 
 #: Sums of up to this many columns include the rows of weight zero.
 FEW_COLUMNS = 32
@@ -85,7 +85,7 @@ class _Distances(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
-        return _folded(_Distances, info, in_dims, inputs)
+        return _as_one_call(_Distances, info, in_dims, inputs)
 
 
 def _inverse(distances: Tensor) -> Tensor:
@@ -94,19 +94,22 @@ def _inverse(distances: Tensor) -> Tensor:
     return torch.where(zero, 0.0, 1 / torch.where(zero, 1.0, distances))
 
 
-def _folded(function: Any, info: Any, in_dims: Any, inputs: Any) -> Any:
-    """A batch of calls as one call with more queries; the table (second) is common to all."""
+def folded(value: Tensor, dim: int | None, size: int) -> Tensor:
+    """Inputs (B, ...) of `size` calls, stacked along `dim` or common to all, as those of one call with more queries."""
+    value = value[None].expand(size, *value.shape) if dim is None else value.movedim(dim, 0)
+    return value.reshape(-1, *value.shape[2:])
+
+
+def _as_one_call(function: Any, info: Any, in_dims: Any, inputs: Any) -> Any:
+    """A batch of calls as one call; the table (second) is common to all."""
     size = info.batch_size
-
-    def fold(value: Any, dim: int | None) -> Any:
-        if value is None:
-            return None
-        value = value[None].expand(size, *value.shape) if dim is None else value.movedim(dim, 0)
-        return value.reshape(-1, *value.shape[2:])
-
-    folded = [value if place == 1 else fold(value, in_dims[place]) for place, value in enumerate(inputs)]
-    result = function.apply(*folded)
-    return result.reshape(size, -1, *result.shape[1:]), 0
+    result = function.apply(
+        *(
+            value if place == 1 or value is None else folded(value, in_dims[place], size)
+            for place, value in enumerate(inputs)
+        )
+    )
+    return result.reshape(size, len(result) // size, *result.shape[1:]), 0
 
 
 class _Products(torch.autograd.Function):
@@ -136,7 +139,7 @@ class _Products(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
-        return _folded(_Products, info, in_dims, inputs)
+        return _as_one_call(_Products, info, in_dims, inputs)
 
 
 class _Sums(torch.autograd.Function):
@@ -168,7 +171,7 @@ class _Sums(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
-        return _folded(_Sums, info, in_dims, inputs)
+        return _as_one_call(_Sums, info, in_dims, inputs)
 
 
 @functools.cache

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from .._arrays import flatten
 from ..reductions import nearest as nearest_points
 from ..reductions import softmax_average
+from ._constant import constant
 from ._gathered import gathered_distances, gathered_products, gathered_sums
 from ._softmax import kernel_softmax
 from .compact import excess, fading, reaches
@@ -198,23 +199,29 @@ class NystromRow(nn.Module):
         if self.support is None:
             score = torch.addmm(self.squares, x, self.points.T, alpha=-2)
             return score, None, None, score.detach().topk(k, largest=False).indices, score[:, :0]
-        length, products = self.support.length, None
-        if self.gather:
-            near = self.neighbors(x, max(k, length))
-        else:
-            products = x.detach() @ self.points.T
-            score = torch.sub(self.squares, products, alpha=2)
-            near = score.topk(max(k, length), largest=False).indices
-        if self.gather or self.shape.reach is None:
-            index, mask = self.support.candidates(near[:, :length])
-        else:
-            index, mask = self._within_reach(x.detach(), score, near[:, :length])
+        length = self.support.length
+        near, index, mask, *every = constant(self._candidates, x)
+        products = every[0] if every else None
         score = self.squares[index] - 2 * gathered_products(x, self.points, index, products)
         if self.gather:
             return score, index, mask, near, score[:, :length]
         own = near[:, :length]
         listed = self.squares[own] - 2 * gathered_products(x, self.points, own, products)
         return score, index, mask, near, listed
+
+    def _candidates(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Neighbours, candidates and their mask (see `_scores`), and the products with all points if computed."""
+        assert self.support is not None
+        count, length = max(self.n_neighbors + 1, self.support.length), self.support.length
+        if self.gather:
+            near = self._found(x, count)
+            return near, *self.support.candidates(near[:, :length])
+        products = x @ self.points.T
+        score = torch.sub(self.squares, products, alpha=2)
+        near = score.topk(count, largest=False).indices
+        if self.shape.reach is None:
+            return near, *self.support.candidates(near[:, :length]), products
+        return near, *self._within_reach(x, score, near[:, :length]), products
 
     def _reach(self, squared: Tensor, near: Tensor) -> Tensor:
         assert self.support is not None
@@ -269,8 +276,11 @@ class NystromRow(nn.Module):
 
     def neighbors(self, x: Tensor, count: int) -> Tensor:
         """Indices (B, count) of the nearest training points of `x` (B, r), by the neighbour engine."""
+        return constant(lambda plain: (self._found(plain, count),), x)[0]
+
+    def _found(self, x: Tensor, count: int) -> Tensor:
         assert self.search is not None
-        return torch.as_tensor(self.search.kneighbors(x.detach().cpu().numpy(), count)[1], device=x.device)
+        return torch.as_tensor(self.search.kneighbors(x.cpu().numpy(), count)[1], device=x.device)
 
     def squared_distances(self, x: Tensor) -> Tensor:
         """Squared distances (B, n) of `x` (B, r) to all training points, to some 1e-15 of those to their mean."""
