@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 export MPLBACKEND = Agg
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint demo demos reproduce format clean
+.PHONY: help test lint demo demos reproduce benchmarks format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z.]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,15 @@ reproduce: $(STAMP) ## the slow tests and tables that reproduce published number
 	$(BIN)/python -m pytest -m slow
 	$(BIN)/python benchmarks/risk_tables.py --out benchmarks/risk_tables.md
 	$(BIN)/python benchmarks/on_manifold_training.py --out benchmarks/on_manifold_training.md
+
+# Peers that are not installed are left out of the tables, and said to be.
+benchmarks: $(STAMP) ## speed and memory beside other libraries, an hour or two on a quiet machine
+	$(BIN)/python benchmarks/fit.py --out benchmarks/fit.md --figure docs/images/growth.png
+	$(BIN)/python benchmarks/fit_images.py --repeats 2 --out benchmarks/fit_images.md
+	$(BIN)/python benchmarks/hot_paths.py > benchmarks/hot_paths.md
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/reductions.py --out benchmarks/reductions.md
+	$(BIN)/python benchmarks/knn.py --out benchmarks/knn.md
+	$(BIN)/python benchmarks/pgd.py --out benchmarks/pgd.md
 
 format: $(STAMP) ## repair what ruff can repair
 	$(BIN)/ruff check --fix

@@ -5,7 +5,8 @@
 A Swiss roll in 3 dimensions with noise 0.05, 16 eigenpairs, one thread, each measurement in a process of its own;
 libraries take turns, and medians are shown. *R2*: share of the two slowest Neumann modes of the sheet, cosines in arc
 length and in height, that a linear fit on the eigenvectors explains: 1 is right. Libraries that are not installed
-(graphtools, pydiffmap) are left out, and said to be.
+(graphtools, pydiffmap) are left out, and said to be. datafold pins versions of numpy and scikit-learn that exclude
+ours: `--datafold` names the Python of an environment of its own (`pip install datafold`).
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ GROWTH_FROM = 10_000
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 #: Sizes, how often each is run, and who runs.
 PLAN = {
-    2_000: (5, ("ours", "sparse", "yardstick", "scikit-learn", "graphtools", "pydiffmap")),
-    10_000: (3, ("ours", "yardstick", "scikit-learn", "graphtools", "pydiffmap")),
-    50_000: (3, ("ours", "yardstick", "scikit-learn", "graphtools")),
+    2_000: (5, ("ours", "sparse", "yardstick", "scikit-learn", "graphtools", "pydiffmap", "datafold", "roseland")),
+    10_000: (3, ("ours", "yardstick", "scikit-learn", "graphtools", "pydiffmap", "datafold", "roseland")),
+    50_000: (3, ("ours", "yardstick", "scikit-learn", "graphtools", "roseland")),
     100_000: (3, ("ours", "yardstick")),
     1_000_000: (1, ("ours", "landmarks")),
 }
@@ -48,9 +49,16 @@ TITLES = {
     "scikit-learn": "`SpectralEmbedding`, 32 neighbours, arpack",
     "graphtools": "graphtools, 32 neighbours, `eigsh`",
     "pydiffmap": "pydiffmap, 64 neighbours",
+    "datafold": "datafold, its own scale and cut-off",
+    "roseland": "datafold, Roseland with 500 landmarks",
 }
 
-LABELS = {"ours": "manifoldkit", "landmarks": "manifoldkit, 10,000 landmarks", "yardstick": "scipy, forty lines"}
+LABELS = {
+    "ours": "manifoldkit",
+    "landmarks": "manifoldkit, 10,000 landmarks",
+    "yardstick": "scipy, forty lines",
+    "roseland": "datafold, Roseland",
+}
 
 
 def roll(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -146,13 +154,31 @@ def pydiffmap(points):
     return model.fit_transform(points), model.transform
 
 
+def datafold(points):
+    """Scale and cut-off are optimised by the library itself, as its tutorials do."""
+    from datafold.dynfold import DiffusionMaps
+    from datafold.pcfold import GaussianKernel, PCManifold
+
+    cloud = PCManifold(points)
+    cloud.optimize_parameters(random_state=1)
+    kernel = GaussianKernel(epsilon=cloud.kernel.epsilon, distance={"cut_off": cloud.cut_off})
+    model = DiffusionMaps(kernel, n_eigenpairs=N_PAIRS).fit(cloud)
+    return model.eigenvectors_[:, 1:], model.transform
+
+
+def roseland(points):
+    from datafold.dynfold import Roseland
+    from datafold.pcfold import GaussianKernel
+
+    model = Roseland(GaussianKernel(epsilon=2.0), n_svdtriplet=N_PAIRS, landmarks=500, random_state=0)
+    model.fit(points)
+    return model.svdvec_left_[:, 1:], model.transform
+
+
 def measure(name: str, n: int) -> dict[str, float]:
     """Run one library once; the first call, on 500 points, pays for imports."""
     fit = {"scikit-learn": scikit_learn}.get(name) or globals()[name]
-    if name != "landmarks":
-        fit(roll(500, 2)[0])
-    else:
-        ours(roll(500, 2)[0])
+    {"landmarks": ours, "roseland": datafold}.get(name, fit)(roll(500, 2)[0])
     points, modes = roll(n, 0)
     wall, cpu = time.perf_counter(), time.process_time()
     vectors, transform = fit(points)
@@ -168,22 +194,24 @@ def measure(name: str, n: int) -> dict[str, float]:
     return row
 
 
-def child(name: str, n: int) -> dict[str, float]:
-    command = [sys.executable, "-W", "ignore", __file__, "--one", name, str(n)]
+def child(name: str, n: int, python: str) -> dict[str, float]:
+    command = [python, "-W", "ignore", __file__, "--one", name, str(n)]
     environment = {**os.environ, **dict.fromkeys(THREADS, "1")}
     out = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
     return json.loads(out.splitlines()[-1])
 
 
-def run(sizes: list[int]) -> tuple[Rows, list[str]]:
+def run(sizes: list[int], datafold: str | None) -> tuple[Rows, list[str]]:
     rows: Rows = defaultdict(list)
     missing = [name for name in ("graphtools", "pydiffmap") if importlib.util.find_spec(name) is None]
+    pythons = {} if datafold is None else {"datafold": datafold, "roseland": datafold}
+    missing += [] if datafold else ["datafold", "roseland"]
     for n in sizes:
         repeats, names = PLAN[n]
         for turn in range(repeats):
             for name in names:
                 if name not in missing:
-                    rows[n, name].append(child(name, n))
+                    rows[n, name].append(child(name, n, pythons.get(name, sys.executable)))
                     print(n, name, turn, rows[n, name][-1], file=sys.stderr, flush=True)
     return rows, missing
 
@@ -236,8 +264,10 @@ def draw(rows: Rows, path: Path) -> None:
         "scikit-learn": "^:",
         "graphtools": "v-.",
         "pydiffmap": "D:",
+        "datafold": "x:",
+        "roseland": "+:",
     }
-    for (name, mark), color in zip(marks.items(), plt.get_cmap("tab10")((0, 0, 1, 7, 4, 5)), strict=True):
+    for (name, mark), color in zip(marks.items(), plt.get_cmap("tab10")((0, 0, 1, 7, 4, 5, 8, 9)), strict=True):
         if found := medians(rows, name):
             axis.plot(list(found), list(found.values()), mark, color=color, label=LABELS.get(name, name))
     own = medians(rows, "ours", GROWTH_FROM)
@@ -256,17 +286,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--figure", type=Path, help="picture of CPU seconds against n")
     parser.add_argument("--sizes", type=int, nargs="+", default=list(PLAN))
-    parser.add_argument("--one", nargs=2)
+    parser.add_argument("--datafold", metavar="PYTHON", help="Python of an environment that has datafold")
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(measure(arguments.one[0], int(arguments.one[1]))))
         return
-    rows, missing = run(arguments.sizes)
+    rows, missing = run(arguments.sizes, arguments.datafold)
     load = os.getloadavg()[0]
     text = [
         "# Fit and extension",
         "",
-        f"`python benchmarks/fit.py --out benchmarks/fit.md --figure docs/images/growth.png`, {platform.machine()}, "
+        "`python benchmarks/fit.py --out benchmarks/fit.md --figure docs/images/growth.png --datafold PYTHON`, "
+        f"{platform.machine()}, "
         f"one thread, load {load:.0f} at the end; CPU seconds are the figure to compare.",
         f"Not installed: {', '.join(missing)}." if missing else "",
         "",

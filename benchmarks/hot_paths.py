@@ -1,4 +1,4 @@
-"""What happens after the fit, against its units: vector fields, projection, attack steps, memory, import.
+"""What happens after the fit, against its units: new points, vector fields, projection, attack steps, memory, import.
 
     python benchmarks/hot_paths.py > benchmarks/hot_paths.md
 
@@ -28,13 +28,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "demos"))
 
 import numpy as np
 import torch
+from fit import N_NEW, N_PAIRS, roll
 from mnist_classifier import SmallCNN
 
 from manifoldkit import DiffusionManifold, ExteriorCalculus, ManifoldAtlas
 from manifoldkit.attacks import PGD, OnManifoldPGD
 from manifoldkit.datasets import load_mnist, make_torus
 
-SECTIONS = ("sec", "project", "attack", "memory", "import")
+SECTIONS = ("transform", "sec", "project", "attack", "memory", "import")
 EXTERIOR = {30: (75, 0.5, 0.3), 50: (125, 2, 0.5), 80: (200, 30, 1)}  # M: N0, CPU s, GB
 BATCH = 256
 
@@ -67,6 +68,25 @@ def memory_of(name: str) -> int:
     """Bytes of resident memory now (VmRSS) or at most (VmHWM); `getrusage` would count that of the parent process."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
     return 1024 * int(line.split()[1])
+
+
+# ------------------------------------------------------------ new points
+
+
+def transform(repeats: int) -> None:
+    rows = []
+    for n in (20_000, 100_000):
+        fitted, new = DiffusionManifold(N_PAIRS).fit(roll(n, 0)[0]), roll(N_NEW, 1)[0]
+        search, length = fitted._sampling.search, fitted._row_options["support"].length
+        moved = fitted._sampling.frame(new)
+        jobs = {
+            "query": lambda search=search, moved=moved, length=length: search.kneighbors(moved, length),
+            "transform": lambda fitted=fitted, new=new: fitted.transform(new),
+        }
+        found = medians(jobs, repeats)
+        rows.append((f"{n:,}", length, found["query"], found["transform"], found["transform"] / found["query"], 1.3))
+    head = ("n", "neighbours", "their search, CPU s", "transform, CPU s", "ratio", "target")
+    table(f"{N_NEW:,} new points of a Swiss roll in 3 dimensions, {N_PAIRS} pairs", head, rows)
 
 
 # ------------------------------------------------------------ exterior calculus
@@ -222,6 +242,8 @@ def main() -> None:
     print(f"# After the fit\n\n`python benchmarks/hot_paths.py --repeats {args.repeats} --samples {args.samples} "
           f"--per-class {args.per_class}`: one core, CPU seconds, medians of alternating repeats.")  # fmt: skip
     fits = mnist_fits(args.samples) if {"project", "memory"} & set(args.only) else {}
+    if "transform" in args.only:
+        transform(args.repeats)
     if "sec" in args.only:
         exterior(min(args.repeats, 3))
     if "project" in args.only:
