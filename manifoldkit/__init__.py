@@ -10,8 +10,9 @@ Examples
 1.0
 """
 
+from ._saving import load
 from .geometry import DiffusionManifold, ExteriorCalculus, ManifoldAtlas
 
 __version__ = "0.1.0"
 
-__all__ = ["DiffusionManifold", "ExteriorCalculus", "ManifoldAtlas", "__version__"]
+__all__ = ["DiffusionManifold", "ExteriorCalculus", "ManifoldAtlas", "__version__", "load"]

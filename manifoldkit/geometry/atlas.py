@@ -12,13 +12,15 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from .._arrays import Array, as_tensor, like
+from .._saving import SaveMixin, savable
 from .diffusion import DiffusionManifold
 from .protocol import Manifold
 
 __all__ = ["ManifoldAtlas"]
 
 
-class ManifoldAtlas(ClassifierMixin, BaseEstimator):
+@savable
+class ManifoldAtlas(SaveMixin, ClassifierMixin, BaseEstimator):
     """One manifold for each class: a sample is projected onto the manifold of its label.
 
     Parameters

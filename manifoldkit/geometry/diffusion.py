@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted
 
 from .._arrays import as_array, as_tensor, flatten, like
+from .._saving import savable
 from ..exceptions import MedialAxisWarning
 from ._validation import choice, positive
 from .adaptive import AdaptiveTangents
@@ -25,6 +26,7 @@ from .tangents import TANGENT_METHODS, neighbor_offsets, tangent_basis
 __all__ = ["DiffusionManifold"]
 
 
+@savable
 class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     r"""Learn the manifold that samples lie on, project points onto it, and move along it.
 

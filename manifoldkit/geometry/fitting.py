@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._arrays import as_tensor, chunks, flatten
 from .._parallel import in_batches
+from .._saving import SaveMixin
 from ._diagnostics import warn_of_spectrum
 from ._parameters import check_parameters
 from ._validation import choice
@@ -43,7 +44,7 @@ SORTED_QUERIES = 500
 PROJECTION_MARKOV = 0.2
 
 
-class DiffusionFit:
+class DiffusionFit(SaveMixin):
     """`fit` of :class:`DiffusionManifold`, and the sums over training points that its methods share."""
 
     n_components: int
@@ -147,10 +148,7 @@ class DiffusionFit:
         self._set_spectrum(spectrum, sampling, shape, scale, diagonal)
         warn_of_spectrum(self, spectrum.markov, LEAST_MARKOV, n_pieces)
         self._x_modes = self._modes(sampling.ambient(), self.n_projection_components_)
-        self._exterior: ExteriorCalculus | None = None
-        self._local_fits: AdaptiveTangents | None = None
-        self._smoothed: tuple[torch.Tensor, torch.Tensor] | None = None
-        self._rows: dict[str, NystromRow] = {}
+        self._forget()
         self._row_options: dict[str, Any] = {
             "eps2": scale.eps2,
             "n_neighbors": k,
@@ -160,6 +158,23 @@ class DiffusionFit:
             "gather": gather,
         }
         return self
+
+    def _forget(self) -> None:
+        """Empty what is made when it is needed, see `MADE_LATER`."""
+        self._exterior: ExteriorCalculus | None = None
+        self._local_fits: AdaptiveTangents | None = None
+        self._smoothed: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._rows: dict[str, NystromRow] = {}
+
+    def _saved_state(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in self.MADE_LATER}
+
+    @classmethod
+    def _restored(cls, state: dict[str, Any]) -> Self:
+        made = object.__new__(cls)
+        made.__dict__.update(state)
+        made._forget()
+        return made
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_row_options")

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from sklearn.decomposition import PCA
 
+from .._saving import savable
 from .neighbors import Floats
 
 __all__ = ["Frame", "choose_frame"]
 
 
+@savable
 @dataclass(frozen=True)
 class Frame:
     """The map ``x -> (x - center) @ basis``, under which distances are measured.

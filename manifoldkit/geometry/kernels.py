@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from scipy.integrate import quad
 
+from .._saving import savable
 from .neighbors import Floats, Ints
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
 CUTOFF = 16.0
 
 
+@savable
 @dataclass(frozen=True)
 class KernelShape:
     r"""Shape function h of the kernel and the constant that turns its eigenvalues into those of a Laplacian.

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from .._saving import savable
 from ..exceptions import DuplicatePointsWarning, OutlierWarning
 from .frame import Frame, choose_frame
 from .kernels import bandwidth
@@ -29,6 +30,7 @@ OUTLIER = 100.0
 LOCALITY_DIMENSIONS = 8
 
 
+@savable
 @dataclass(frozen=True)
 class Sampling:
     """Distinct training points and their neighbourhoods.

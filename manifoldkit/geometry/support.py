@@ -11,6 +11,7 @@ import torch
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from .._saving import savable
 from .compact import STRETCH, STRETCH_IN_LISTS, compact_kernel, crowd
 from .kernels import CUTOFF, KernelShape, dense_distances
 from .matrix_free import BACKENDS, KernelOperator
@@ -71,6 +72,7 @@ def connected_pieces(kernel: Any) -> int:
     return pieces
 
 
+@savable
 class SparseSupport:
     """Which training points may have weight at a query, when the kernel is sparse.
 

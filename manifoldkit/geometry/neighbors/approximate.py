@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 
+from ..._saving import savable
 from .base import Engine, Floats, Ints, measure
 from .exact import BruteNeighbors
 
@@ -85,6 +86,7 @@ class ForeignNeighbors(Engine):
         return completed(self.points, X, indices.astype(np.int64), n_neighbors)
 
 
+@savable
 class PynndescentNeighbors(Engine):
     """Approximate neighbours by nearest-neighbour descent; numba compiles it, some 30 s, when first used.
 

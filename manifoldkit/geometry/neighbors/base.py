@@ -75,6 +75,14 @@ class Engine(ABC):
     def __deepcopy__(self, memo: dict[int, Any]) -> Engine:
         return self
 
+    def _saved_state(self) -> dict[str, Any]:
+        """Arguments with which the engine is made again, when it is read from a file."""
+        return {"points": self.points, "n_jobs": self.n_jobs}
+
+    @classmethod
+    def _restored(cls, state: dict[str, Any]) -> Engine:
+        return cls(**state)
+
 
 def measure(points: Floats, queries: Floats, indices: Ints, n_neighbors: int) -> tuple[Floats, Ints]:
     """Distances and indices (B, n_neighbors) of the nearest among the candidates `indices` (B, m), nearest first."""

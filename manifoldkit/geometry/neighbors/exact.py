@@ -9,12 +9,14 @@ import torch
 from scipy.spatial import cKDTree
 
 from ..._arrays import chunks
+from ..._saving import savable
 from .base import Engine, Floats, Ints, measure
 from .screening import proven, screen, screen_points
 
 __all__ = ["BruteNeighbors", "TreeNeighbors"]
 
 
+@savable
 class TreeNeighbors(Engine):
     """Exact neighbours by scipy's k-d tree, for up to some 15 coordinates.
 
@@ -36,12 +38,13 @@ class TreeNeighbors(Engine):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the tree, which would bring the points a second time."""
-        return {"points": self.points, "n_jobs": self.n_jobs}
+        return self._saved_state()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
 
+@savable
 class BruteNeighbors(Engine):
     """Exact neighbours by blocked matrix products, for many coordinates.
 

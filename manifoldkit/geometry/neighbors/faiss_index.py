@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..._saving import savable
 from .approximate import completed, missing_extra
 from .base import Engine, Floats, Ints
 from .exact import BruteNeighbors
@@ -20,6 +21,7 @@ def is_faiss_index(thing: Any) -> bool:
     return type(thing).__module__.partition(".")[0] == "faiss" and hasattr(thing, "ntotal")
 
 
+@savable
 class FaissNeighbors(Engine):
     """Neighbours by an index of faiss, which works in single precision; distances are measured in double.
 
@@ -60,6 +62,7 @@ class FaissNeighbors(Engine):
     ) -> None:
         super().__init__(points, n_jobs)
         self._center = center
+        self._kind = index if isinstance(index, str) else None
         self._index = _build(points, index) if isinstance(index, str) else index
         n, d = points.shape
         if (self._index.ntotal, self._index.d) != (n, d):
@@ -87,6 +90,11 @@ class FaissNeighbors(Engine):
         if not _is_graph(self._index):
             return None
         return faiss.SearchParametersHNSW(efSearch=max(self._index.hnsw.efSearch, 2 * wanted))
+
+    def _saved_state(self) -> dict[str, Any]:
+        if self._kind is None:
+            raise TypeError("an index of faiss that was built outside cannot be written: use pickle")
+        return {**super()._saved_state(), "index": self._kind}
 
     def __getstate__(self) -> dict[str, Any]:
         import faiss

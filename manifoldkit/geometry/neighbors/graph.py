@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from ..._saving import savable
 from .base import Engine, Floats, Ints, NeighborSearch, measure
 
 __all__ = ["GraphNeighbors"]
 
 
+@savable
 class GraphNeighbors(Engine):
     """Neighbours of the training points read from a graph; new points, which it does not know, go to another engine.
 
@@ -73,6 +75,16 @@ class GraphNeighbors(Engine):
     def longest(self) -> int:
         """Neighbours in the shortest row of the graph, and the point itself."""
         return self._lists.shape[1]
+
+    def _saved_state(self) -> dict[str, Any]:
+        return {**super()._saved_state(), "lists": self._lists, "others": self._others}
+
+    @classmethod
+    def _restored(cls, state: dict[str, Any]) -> GraphNeighbors:
+        made = object.__new__(cls)
+        Engine.__init__(made, state["points"], state["n_jobs"])
+        made._lists, made._others = state["lists"], state["others"]
+        return made
 
     def _query(self, X: Floats, n_neighbors: int) -> tuple[Floats, Ints]:
         return self._others.kneighbors(X, n_neighbors)

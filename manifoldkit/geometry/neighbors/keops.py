@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..._saving import savable
 from .base import Engine, Floats, Ints, measure
 
 __all__ = ["KeopsNeighbors"]
 
 
+@savable
 class KeopsNeighbors(Engine):
     """Exact neighbours by a reduction of KeOps on a CUDA device, which holds the points once more.
 
