@@ -8,7 +8,7 @@ STAMP := .venv/.installed
 export MPLBACKEND = Agg
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint demo demos reproduce benchmarks format clean
+.PHONY: help test lint demo demos reproduce benchmarks docs format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z.]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,10 @@ reproduce: $(STAMP) ## the slow tests and tables that reproduce published number
 	$(BIN)/python -m pytest -m slow
 	$(BIN)/python benchmarks/risk_tables.py --out benchmarks/risk_tables.md
 	$(BIN)/python benchmarks/on_manifold_training.py --out benchmarks/on_manifold_training.md
+
+docs: $(STAMP) ## theory, gallery and API as web pages in docs/_build
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 
 # Peers that are not installed are left out of the tables, and said to be.
 benchmarks: $(STAMP) ## speed and memory beside other libraries, an hour or two on a quiet machine

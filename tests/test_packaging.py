@@ -49,6 +49,16 @@ def test_imports_are_light():
     assert result.stdout.strip() == "[]"
 
 
+def test_every_package_has_its_page_of_the_documentation():
+    pages = (ROOT / "docs" / "api.md").read_text()
+    made = (ROOT / "docs" / "conf.py").read_text()
+    for package in PACKAGES:
+        name = package.removeprefix("manifoldkit.")
+        if package.count(".") <= 1:
+            assert f"\napi/{name}\n" in pages
+            assert f'"{name}"' in made or name == "manifoldkit"
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_public_names_exist_and_are_documented(name):
     module = importlib.import_module(name)

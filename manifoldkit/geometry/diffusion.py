@@ -124,7 +124,9 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
         Values of epsilon and the slope of the kernel sum there; its plateaus show the dimension.
     tangent_dimension_ : int
         Number of columns of `tangent_basis`.
-    n_components_, n_projection_components_, n_neighbors_ : int
+    n_components_ : int
+    n_projection_components_ : int
+    n_neighbors_ : int
     n_connected_components_ : int
         Number of pieces that the kernel does not join.
     sample_shape_ : tuple of int

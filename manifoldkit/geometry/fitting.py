@@ -181,7 +181,7 @@ class DiffusionFit(SaveMixin):
 
     @property
     def eigenfunctions_(self) -> Floats:
-        """Eigenfunctions at the training samples (n, n_components_)."""
+        """Eigenfunctions at the training samples (n, N)."""
         return self._sampling.spread(self._functions)
 
     def __getstate__(self) -> dict[str, Any]:
