@@ -23,12 +23,13 @@ extensions = [
 ]
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
 autosummary_generate = True
+templates_path = ["_templates"]
 autodoc_typehints = "none"  # numpydoc says it in words, with shapes
-numpydoc_class_members_toctree = False
-numpydoc_show_inherited_class_members = False
+numpydoc_show_class_members = False  # autodoc does, in full
 suppress_warnings = ["ref.ref"]  # links in docstrings inherited from scikit-learn
 exclude_patterns = ["_build"]
 html_theme = "pydata_sphinx_theme"
+html_theme_options = {"secondary_sidebar_items": {"measured/*": []}}  # room for the tables
 html_title = f"manifoldkit {version}"
 
 PACKAGES = ("", "geometry", "attacks", "risk", "isometry", "datasets", "plotting", "reductions", "exceptions")
