@@ -14,7 +14,7 @@ import torch
 from joblib import Parallel, cpu_count, delayed, effective_n_jobs
 from threadpoolctl import threadpool_limits
 
-__all__ = ["in_batches"]
+__all__ = ["in_batches", "limited_threads"]
 
 #: Batches have at least this many rows: handing over less costs more than it saves.
 LEAST_ROWS = 500
@@ -56,7 +56,7 @@ def in_batches(function: Callable[[Any], Any], rows: Any, n_jobs: int | None = N
         return function(rows)
     threads = max(1, cpu_count() // workers)
     cuts = np.linspace(0, len(rows), workers + 1).astype(int)
-    with _limited(threads):
+    with limited_threads(threads):
         parts = Parallel(n_jobs=n_jobs, prefer="threads", mmap_mode="c")(
             delayed(_run)(function, rows[start:stop], threads, os.getpid()) for start, stop in pairwise(cuts)
         )
@@ -65,7 +65,7 @@ def in_batches(function: Callable[[Any], Any], rows: Any, n_jobs: int | None = N
 
 def _run(function: Callable[[Any], Any], rows: Any, threads: int, parent: int) -> Any:
     # BLAS counts its threads for the whole process, where the parent has done so; OpenMP counts for each thread.
-    with _limited(threads, "openmp" if os.getpid() == parent else None):
+    with limited_threads(threads, "openmp" if os.getpid() == parent else None):
         _worker.busy = True
         try:
             return function(rows)
@@ -74,7 +74,7 @@ def _run(function: Callable[[Any], Any], rows: Any, threads: int, parent: int) -
 
 
 @contextmanager
-def _limited(threads: int, user_api: str | None = None) -> Iterator[None]:
+def limited_threads(threads: int, user_api: str | None = None) -> Iterator[None]:
     """Let BLAS, OpenMP and torch use that many threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

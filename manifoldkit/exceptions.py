@@ -1,6 +1,6 @@
-"""Warnings of the library, each with a class of its own so that it can be filtered or turned into an error.
+"""Errors and warnings of the library, each with a class of its own so that it can be filtered or turned into an error.
 
-Wrong input raises :class:`ValueError` or :class:`TypeError`; the classes here are for input that has a safe
+Wrong input raises :class:`ValueError` or :class:`TypeError`; the warnings here are for input that has a safe
 answer which the user should know about.
 
 Examples
@@ -17,6 +17,7 @@ __all__ = [
     "DegenerateTangentWarning",
     "DisconnectedGraphWarning",
     "DuplicatePointsWarning",
+    "EigenSolverError",
     "ManifoldWarning",
     "MedialAxisWarning",
     "NoPairsWarning",
@@ -29,6 +30,10 @@ __all__ = [
 
 class ManifoldWarning(UserWarning):
     """Base of every warning that manifoldkit issues."""
+
+
+class EigenSolverError(RuntimeError):
+    """Eigenpairs did not converge, or do not satisfy their equation; the message says what to change."""
 
 
 class DuplicatePointsWarning(ManifoldWarning):

@@ -8,7 +8,14 @@ from typing import Any
 from ..exceptions import DisconnectedGraphWarning, ScaleWarning, SpectrumTruncatedWarning
 from .neighbors import Floats
 
-__all__ = ["warn_of_spectrum"]
+__all__ = ["warn_of_noise", "warn_of_spectrum"]
+
+#: Kernel neighbours that are recommended, and how many samples it takes for that to make a difference.
+KERNEL_NEIGHBORS, ENOUGH = 64, 200
+#: By how much the dimension may exceed that of the wide scale.
+NOISE = 0.4
+#: Fewer samples do not resolve noise that leaves a shape to be seen.
+MANY = 3000
 
 #: The largest scale at which a diffusion still resembles a Laplacian, as its first Markov eigenvalue.
 LEAST_FIRST = 0.5
@@ -18,19 +25,17 @@ NEARLY_ONE = 1e-6
 
 def warn_of_spectrum(estimator: Any, markov: Floats, least: float, n_pieces: int) -> None:
     """Warn of components that had to be dropped, of too large a scale, and of data in several pieces."""
-    if estimator.n_components_ < len(markov):
+    if estimator.n_components is not None and estimator.n_components_ < len(markov):
         warnings.warn(
             f"only {estimator.n_components_} of n_components={len(markov)} have a Markov eigenvalue above {least} and "
-            "are kept. To keep more, pass n_kernel_neighbors (64, say) in many dimensions, else a smaller epsilon or "
-            "more samples",
+            f"are kept. To keep more, {_narrower(estimator)}",
             SpectrumTruncatedWarning,
             stacklevel=3,
         )
     if len(markov) > 1 and markov[1] < LEAST_FIRST:
         warnings.warn(
             f"the kernel is so wide that the first Markov eigenvalue is {markov[1]:.2g}: eigenvalues carry a bias, and "
-            "projections fall near the mean of the samples. Pass n_kernel_neighbors (64, say) in many dimensions, else "
-            f"a smaller epsilon than {estimator.epsilon_:.3g}, or more samples",
+            f"projections fall near the mean of the samples. To cure it, {_narrower(estimator)}",
             ScaleWarning,
             stacklevel=3,
         )
@@ -48,5 +53,29 @@ def warn_of_spectrum(estimator: Any, markov: Floats, least: float, n_pieces: int
             f"neighbours, first Markov eigenvalue 1 - {1 - markov[1:2].sum():.1e}. The spectrum may show the gap "
             "between them: use more neighbours",
             DisconnectedGraphWarning,
+            stacklevel=3,
+        )
+
+
+def _narrower(estimator: Any) -> str:
+    """What narrows the kernel of this fit."""
+    n, k = len(estimator.bandwidth_), estimator.n_neighbors_
+    if n < ENOUGH:
+        return "use more samples"
+    if estimator.n_kernel_neighbors is not None:
+        return f"use more samples, or fewer n_kernel_neighbors than {estimator.n_kernel_neighbors}"
+    if estimator.n_features_in_ > 3 and estimator.reduction == "torch":
+        return f"pass n_kernel_neighbors ({max(KERNEL_NEIGHBORS, 2 * k)}, say), or use more samples"
+    return f"use more samples, or a smaller epsilon than {estimator.epsilon_:.3g}"
+
+
+def warn_of_noise(estimator: Any, wide: float) -> None:
+    """Warn of noise that the kernel follows: the dimension exceeds `wide`, that of a wider scale."""
+    if estimator.dimension is None and estimator.dimension_ > wide + NOISE and len(estimator.bandwidth_) > MANY:
+        warnings.warn(
+            f"with {estimator.n_neighbors_} neighbours the samples have dimension {estimator.dimension_:.1f}, and "
+            f"{wide:.1f} at a larger scale: so many samples resolve their noise. Fit some thousands of them "
+            "and transform the others, or pass more n_neighbors, or the dimension if this is none",
+            ScaleWarning,
             stacklevel=3,
         )

@@ -25,7 +25,7 @@ CHOICES = {
     "tangent_method": TANGENT_METHODS,
     "reduction": ("torch", *BACKENDS),
 }
-OPTIONAL_COUNTS = ("dimension", "n_projection_components", "n_tangent_neighbors", "n_kernel_neighbors")
+OPTIONAL_COUNTS = ("n_components", "dimension", "n_projection_components", "n_tangent_neighbors", "n_kernel_neighbors")
 
 
 def check_parameters(estimator: Any, n: int, n_features: int) -> int:
@@ -39,14 +39,13 @@ def check_parameters(estimator: Any, n: int, n_features: int) -> int:
         k = positive(estimator.n_neighbors, "n_neighbors", " or 'auto'")
     if n <= k + 1:
         raise ValueError(f"n_samples={n} is too few for n_neighbors={k}: at least n_neighbors + 2 are needed")
-    positive(estimator.n_components, "n_components")
-    if estimator.n_components > n:
-        raise ValueError(f"n_components={estimator.n_components} exceeds n_samples={n}: pass n_components <= {n}")
     positive(estimator.dense_limit, "dense_limit")
     for name in OPTIONAL_COUNTS:
         if getattr(estimator, name) is not None:
             positive(getattr(estimator, name), name, " or None")
-    if (estimator.n_projection_components or 0) > estimator.n_components:
+    if (estimator.n_components or 0) > n:
+        raise ValueError(f"n_components={estimator.n_components} exceeds n_samples={n}: pass n_components <= {n}")
+    if (estimator.n_projection_components or 0) > (estimator.n_components or n):
         raise ValueError(
             f"n_projection_components={estimator.n_projection_components} exceeds n_components={estimator.n_components}"
         )

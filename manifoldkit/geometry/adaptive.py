@@ -46,6 +46,8 @@ MOST_COEFFICIENTS = 100
 N_ANCHORS, WORK, N_AVERAGED = 1024, 200_000, 16
 #: Deviation from a smaller scale, in units of the error expected there, that is no sign of bias.
 TOLERANCE = 4.0
+#: Share of a neighbourhood over which its deviations from smaller ones are averaged.
+SHARE_HEARD = 0.25
 #: Larger scales are tried while this share of the anchors wants the largest so far.
 WANTED = 0.02
 
@@ -93,6 +95,8 @@ class AdaptiveTangents:
     anchors : array (A, D)
     choice : array (A,)
         Index of the candidate at each anchor, which every point near it takes.
+    compared : (int, int)
+        Numbers of candidates and anchors.
     expected_error : array (A,)
         Root of the expected sum of squared sines of the principal angles there.
 
@@ -118,7 +122,9 @@ class AdaptiveTangents:
         self.anchors = points[order[:n_anchors]]
         n_averaged = min(N_AVERAGED, -(-len(self.anchors) // N_AVERAGED))
         self._tree = cKDTree(self.anchors)
-        self._near = self._tree.query(self.anchors, k=np.arange(1, n_averaged + 1))[1]
+        most = max(n_averaged, len(self.anchors) // N_AVERAGED)
+        self._near = self._tree.query(self.anchors, k=np.arange(1, most + 1))[1]
+        self._n_averaged, self._density = n_averaged, len(self.anchors) / len(points)
         self._levels: list[_Level] = []
         self.candidates: list[tuple[int, int, int]] = []
         risks: list[Tensor] = []
@@ -139,6 +145,7 @@ class AdaptiveTangents:
             if np.mean([self.candidates[c][:2] == largest for c in self.choice]) < WANTED:
                 break
             size //= THINNING
+        self.compared = len(self.candidates), len(self.anchors)
         if risks:
             self.expected_error = torch.stack(risks).amin(dim=0).sqrt().numpy()
 
@@ -164,10 +171,12 @@ class AdaptiveTangents:
         for (count, degree), fits in found.items():
             frame, variance, bias = (torch.cat(parts) for parts in zip(*fits, strict=True))
             variance, excess = self._average(variance.clamp_max(most)), self._average(bias).amax(dim=1).clamp_min(0)
+            # Small neighbourhoods in the same place err alike: their word counts as the mean of all that the large has.
+            size = round(SHARE_HEARD * stride * count * self._density)
             for witness in witnesses:
                 if 2 * witness.reach <= 1.01 * stride * count:  # steps are rounded
                     overlap = (frame.mT @ witness.frame).square().sum((1, 2))
-                    deviation = self._average(self.dimension - overlap) - TOLERANCE * witness.variance
+                    deviation = self._average(self.dimension - overlap - TOLERANCE * witness.variance, size)
                     excess = torch.maximum(excess, deviation)
             if degree == 1:
                 witnesses.append(_Witness(stride * count, frame, variance))
@@ -175,9 +184,9 @@ class AdaptiveTangents:
             result.append(variance + excess)
         return result
 
-    def _average(self, values: Tensor) -> Tensor:
-        """Means over the nearest anchors."""
-        return values[self._near].mean(dim=1)
+    def _average(self, values: Tensor, size: int = 0) -> Tensor:
+        """Means over the 16 nearest anchors, or as many as `size`."""
+        return values[self._near[:, : max(self._n_averaged, size)]].mean(dim=1)
 
     def frames(self, flat: Tensor) -> tuple[Tensor, Tensor]:
         """Tangent frames (B, D, d) at points (B, D), and the spread (B, d) of the neighbours along their columns."""

@@ -13,10 +13,15 @@ from tqdm.auto import tqdm
 
 from .._arrays import Array, as_tensor, like
 from .._saving import SaveMixin, savable
+from ..exceptions import EigenSolverError
 from .diffusion import DiffusionManifold
+from .landing import land
 from .protocol import Manifold
 
 __all__ = ["ManifoldAtlas"]
+
+#: Projections, one after the other, before the distances to manifolds are compared.
+SETTLING = 3
 
 
 @savable
@@ -33,6 +38,7 @@ class ManifoldAtlas(SaveMixin, ClassifierMixin, BaseEstimator):
     Attributes
     ----------
     classes_ : array (n_classes,)
+    n_features_in_ : int
     manifolds_ : list of DiffusionManifold
         The fitted manifold of each class, in the order of `classes_`.
 
@@ -72,6 +78,7 @@ class ManifoldAtlas(SaveMixin, ClassifierMixin, BaseEstimator):
             X = np.asarray(X)
         labels = _labels(y, len(X))
         self.classes_ = np.unique(labels)
+        self.n_features_in_ = int(np.prod(X.shape[1:]))
         self.manifolds_: list[DiffusionManifold] = []
         prototype = DiffusionManifold() if self.estimator is None else self.estimator
         seen: dict[type[Warning], list[tuple[Any, str]]] = {}
@@ -81,8 +88,8 @@ class ManifoldAtlas(SaveMixin, ClassifierMixin, BaseEstimator):
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always")
                     self.manifolds_.append(clone(prototype).fit(X[chosen]))
-            except ValueError as error:
-                raise ValueError(f"class {label!r} ({len(chosen)} samples): {error}") from error
+            except (ValueError, EigenSolverError) as error:
+                raise type(error)(f"class {label!r} ({len(chosen)} samples): {error}") from error
             for warning in caught:
                 seen.setdefault(warning.category, []).append((label, str(warning.message)))
         for category, found in seen.items():  # one warning of a kind, not one a class
@@ -121,7 +128,7 @@ class ManifoldAtlas(SaveMixin, ClassifierMixin, BaseEstimator):
     def predict(self, X: Array) -> Any:
         """Class (B,) of the nearest manifold."""
         check_is_fitted(self)
-        distances = torch.stack([as_tensor(m.distance(X)) for m in self.manifolds_], dim=1)
+        distances = torch.stack([_settled_distance(m, X) for m in self.manifolds_], dim=1)
         return self.classes_[distances.argmin(dim=1).cpu().numpy()]
 
 
@@ -171,6 +178,15 @@ class _Chart:
                 result[chosen] = part
         answers = tuple(like(result, x) for result in results)
         return answers if several else answers[0]
+
+
+def _settled_distance(manifold: DiffusionManifold, X: Array) -> torch.Tensor:
+    """Distance (B,) to what a few projections lead to: one alone stays inside of what is curved, as seen from afar."""
+    flat = manifold._query(X)
+    points = flat
+    for _ in range(SETTLING):
+        points = land(manifold, points).points
+    return torch.linalg.vector_norm(flat - points, dim=1)
 
 
 def _labels(y: Any, n: int | None = None) -> np.ndarray[Any, Any]:

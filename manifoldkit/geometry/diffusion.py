@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
 from typing import Any
 
@@ -25,6 +26,8 @@ from .tangents import TANGENT_METHODS, neighbor_offsets, tangent_basis
 
 __all__ = ["DiffusionManifold"]
 
+logger = logging.getLogger("manifoldkit")
+
 
 @savable
 class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -41,19 +44,20 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
 
     Parameters
     ----------
-    n_components : int, default=64
-        Number of eigenfunctions, the constant one included.
+    n_components : int, optional
+        Number of eigenfunctions, the constant one included. Default: 64, or all that there are and that can be used.
     n_neighbors : int or "auto", default="auto"
         k of the bandwidth function. "auto" is ``2 log2(n)``, rounded; on curves ``1.25 sqrt(n)``, at most 100, if
-        that is more; and fewer, down to 6, where the kernel would join sheets that run close to each other. With
-        another `epsilon` than "knn", or with `n_kernel_neighbors`, it is ``2 log2(n)``.
+        that is more; up to 256 where so many samples resolve their noise; and up to `dense_limit` samples fewer, down
+        to 6, where the kernel would join sheets that run close to each other. With another `epsilon` than "knn", or
+        with `n_kernel_neighbors`, it is ``2 log2(n)``.
     epsilon : {"knn", "max"} or float, default="knn"
         Dimensionless global bandwidth. "knn": its square is twice the mean of delta^2 over the k nearest
         neighbours. "max": where the slope of the kernel sum is steepest, the textbook rule, which picks far too
         large a scale on as plain a set as the circle. Look at `scaling_curve_` before you trust it.
     dimension : int, optional
-        Dimension of tangent spaces. Default: `dimension_`, rounded. Strong noise raises that estimate, so
-        pass what you know.
+        Dimension of tangent spaces. Default: `dimension_`, rounded. Strong noise raises that estimate, and above some
+        four dimensions it is too low (a sphere of 5 dimensions and 2,000 samples shows 3.8), so pass what you know.
     bandwidth : {"mean", "kth"}, default="mean"
         Mean distance to the k nearest neighbours, or the distance of the k-th.
     kernel : {"exp(-z)", "exp(-z/2)", "exp(-z/4)", "indicator"}, default="exp(-z)"
@@ -156,7 +160,7 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
 
     def __init__(
         self,
-        n_components: int = 64,
+        n_components: int | None = None,
         n_neighbors: int | str = "auto",
         epsilon: float | str = "knn",
         dimension: int | None = None,
@@ -335,9 +339,20 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
         return like(points, Y), like(landing.basis, Y)
 
     def distance(self, Y: Any) -> Any:
-        """Distance (B,) of points to the manifold: from `Y` to its projection."""
+        """Distance (B,) of points to the manifold: from `Y` to its projection.
+
+        Where that is less than the samples allow, near the medial axis, it is the distance to the projection of the
+        nearest sample.
+        """
         flat = self._query(Y)
-        return like(torch.linalg.vector_norm(flat - land(self, flat).points, dim=1), Y)
+        landing = land(self, flat)
+        result = torch.linalg.vector_norm(flat - landing.points, dim=1)
+        # A projection near the medial axis is a mean of far-apart samples and may be nearer than all of the manifold.
+        lost = result < landing.least
+        if lost.any():
+            nearest = torch.from_numpy(self._sampling.ambient(landing.nearest[lost].cpu().numpy())).to(flat)
+            result[lost] = torch.linalg.vector_norm(flat[lost] - land(self, nearest).points, dim=1)
+        return like(result, Y)
 
     def is_ambiguous(self, Y: Any) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Whether points (B, *shape) lie near the medial axis, where their projection is ill-defined, as (B,)."""
@@ -396,6 +411,11 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
         -----
         DegenerateTangentWarning
             If the directions found at a point do not span the dimension asked for.
+
+        Notes
+        -----
+        The first call of "auto" compares neighbourhoods at up to 1,024 samples, whatever the number of queries: a
+        second for a surface in space, some ten for images. The others begin at once.
         """
         flat = self._query(Y)
         method = self.tangent_method if method is None else choice(method, "method", TANGENT_METHODS)
@@ -425,6 +445,7 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
                 points = sampling.images - sampling.frame.center
                 search = neighbor_search(points)
             self._local_fits = AdaptiveTangents(points, self.tangent_dimension_, search)
+            logger.info("tangent spaces: %d candidates compared at %d samples", *self._local_fits.compared)
         return self._local_fits
 
     @property

@@ -13,16 +13,17 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from .._arrays import as_tensor, chunks, flatten
 from .._parallel import in_batches
 from .._saving import SaveMixin
-from ._diagnostics import warn_of_spectrum
+from ._diagnostics import warn_of_noise, warn_of_spectrum
 from ._parameters import check_parameters
 from ._validation import choice
+from .growth import wide_growth
 from .kernels import SHAPES, KernelShape
 from .matrix_free import BACKENDS
 from .neighbors import Floats
 from .nystrom import FAR_MODES, NystromRow, Weights
 from .sampling import Sampling, locality_order, sample_neighborhoods
 from .scale import KernelScale, choose_scale, unit_area
-from .selection import adapt_neighbors, choose_components
+from .selection import adapt_neighbors, choose_components, count_for
 from .spectrum import Spectrum, diffusion_spectrum, laplacian_eigenvalues
 from .support import connected_pieces, kernel_matrix
 
@@ -40,6 +41,10 @@ LEAST_MARKOV = 0.05
 KERNEL_NEIGHBORS = 64
 #: So many queries are worth sorting by place.
 SORTED_QUERIES = 500
+#: Least and largest extent of the samples.
+EXTENTS = (1e-100, 1e100)
+#: Components unless their number is given.
+N_COMPONENTS = 64
 #: Components of the projection need at least this Markov eigenvalue, unless their number is given.
 PROJECTION_MARKOV = 0.2
 
@@ -47,7 +52,7 @@ PROJECTION_MARKOV = 0.2
 class DiffusionFit(SaveMixin):
     """`fit` of :class:`DiffusionManifold`, and the sums over training points that its methods share."""
 
-    n_components: int
+    n_components: int | None
     n_neighbors: int | str
     epsilon: float | str
     dimension: int | None
@@ -86,7 +91,7 @@ class DiffusionFit(SaveMixin):
         ------
         ValueError
             For wrong parameters, too few or constant samples, NaN or infinity.
-        RuntimeError
+        EigenSolverError
             If the eigen-solver failed.
         """
         self.__dict__.pop("_row_options", None)  # a failed fit leaves the estimator unfitted
@@ -94,6 +99,10 @@ class DiffusionFit(SaveMixin):
         k = self.n_neighbors_ = check_parameters(self, *points.shape)
         random_state, shape = check_random_state(self.random_state), SHAPES[self.kernel]
         dense = self.reduction in BACKENDS or (self.n_kernel_neighbors is None and len(points) <= self.dense_limit)
+        search_k = self.n_neighbors == "auto" and self.epsilon == "knn" and self.n_kernel_neighbors is None
+        wide = wide_growth(points, check_random_state(self.random_state)) if search_k else np.inf
+        if search_k and not dense and isinstance(self.neighbors, str):
+            k = self.n_neighbors_ = count_for(points, k, wide, check_random_state(self.random_state))
         reach = None if dense else self.n_kernel_neighbors or max(KERNEL_NEIGHBORS, 2 * k)
         sampling, lists = sample_neighborhoods(
             points,
@@ -106,8 +115,9 @@ class DiffusionFit(SaveMixin):
             n_jobs=self.n_jobs,
         )
         del points  # overwritten
-        if dense and self.n_neighbors == "auto" and self.epsilon == "knn":
-            sampling, lists = adapt_neighbors(sampling, lists, self.bandwidth, check_random_state(self.random_state))
+        if search_k and dense:
+            rng = check_random_state(self.random_state)
+            sampling, lists = adapt_neighbors(sampling, lists, self.bandwidth, wide, rng)
             k = self.n_neighbors_ = lists.n_neighbors
         if (self.n_kernel_neighbors or 0) > (found := lists.indices.shape[1] - 1) < len(sampling.points) - 1:
             raise ValueError(
@@ -115,7 +125,8 @@ class DiffusionFit(SaveMixin):
                 f"pass n_kernel_neighbors={found} or less, or a graph with longer rows"
             )
         self._sampling = sampling
-        if self.n_components > len(sampling.points):
+        n_components = self.n_components or min(N_COMPONENTS, len(sampling.points))
+        if n_components > len(sampling.points):
             raise ValueError(
                 f"n_components={self.n_components} exceeds the {len(sampling.points)} distinct samples: pass fewer"
             )
@@ -139,7 +150,7 @@ class DiffusionFit(SaveMixin):
         spectrum = diffusion_spectrum(
             kernel,
             sampling.weights,
-            self.n_components,
+            n_components,
             solver=self.eigen_solver,
             order=None if dense or isinstance(self.neighbors, str) else locality_order(sampling.points),
             random_state=random_state,
@@ -147,6 +158,7 @@ class DiffusionFit(SaveMixin):
         del kernel
         self._set_spectrum(spectrum, sampling, shape, scale, diagonal)
         warn_of_spectrum(self, spectrum.markov, LEAST_MARKOV, n_pieces)
+        warn_of_noise(self, wide)
         self._x_modes = self._modes(sampling.ambient(), self.n_projection_components_)
         self._forget()
         self._row_options: dict[str, Any] = {
@@ -187,7 +199,9 @@ class DiffusionFit(SaveMixin):
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is made again when it is needed: it shares arrays, or lives on a device the reader lacks."""
         state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
-        return {**state, "_rows": {}} if "_rows" in state else state
+        if "_rows" in state:
+            state = {**state, **dict.fromkeys(self.MADE_LATER), "_rows": {}}
+        return state
 
     def _validate_samples(self, X: Any) -> Floats:
         if isinstance(X, torch.Tensor):
@@ -198,8 +212,11 @@ class DiffusionFit(SaveMixin):
             X = array.reshape(shape[0], -1)
         points: Floats = validate_data(self, X, dtype=np.float64, ensure_min_samples=2, copy=True)
         self.sample_shape_ = tuple(shape[1:])
-        if not np.ptp(points, axis=0).any():
+        extent = float(np.ptp(points, axis=0).max())
+        if extent == 0:
             raise ValueError(f"X is constant: all {len(points)} samples are equal, which is no manifold to learn")
+        if not EXTENTS[0] < extent < EXTENTS[1]:
+            raise ValueError(f"X spans {extent:.1e}, whose powers floating-point numbers cannot hold: rescale it")
         return points
 
     def _set_spectrum(
@@ -229,7 +246,7 @@ class DiffusionFit(SaveMixin):
             self.n_neighbors_,
         )
         self.tangent_dimension_ = self.dimension or int(np.clip(round(self.dimension_), 1, self.n_features_in_))
-        d = self.dimension or self.dimension_
+        d = self.dimension or (self.dimension_ if self.units == "physical" else self.tangent_dimension_)
         self._unit = self._area_unit(sampling, shape, scale, self.units, d, diagonal)
         self.eigenvalues_ = laplacian_eigenvalues(self.markov_eigenvalues_, shape, self._unit)
         self.n_projection_components_ = min(self.n_projection_components or self._n_smooth, usable)

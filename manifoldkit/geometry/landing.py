@@ -34,11 +34,17 @@ class Landing:
         Tangent spaces at the points themselves; None if not asked for.
     ambiguous : Tensor (B,)
         Whether they lie near the medial axis.
+    nearest : Tensor (B,)
+        Their nearest samples.
+    least : Tensor (B,)
+        What their distance to the manifold is at least: that to the nearest sample, less its bandwidth.
     """
 
     points: Tensor
     basis: Tensor | None
     ambiguous: Tensor
+    nearest: Tensor
+    least: Tensor
 
 
 def land(manifold: DiffusionManifold, flat: Tensor, far: str | None = None, *, tangents: bool = False) -> Landing:
@@ -49,10 +55,12 @@ def land(manifold: DiffusionManifold, flat: Tensor, far: str | None = None, *, t
     """
     far = choice(manifold.far if far is None else far, "far", FAR_MODES)
     method = prepare_tangents(manifold, manifold.tangent_method) if tangents else None
-    points, ambiguous, *spaces = in_batches(partial(_land, manifold, far, method), flat, manifold.n_jobs)
+    points, ambiguous, nearest, least, *spaces = in_batches(
+        partial(_land, manifold, far, method), flat, manifold.n_jobs
+    )
     if method is not None:
         warn_of_tangents(manifold, method, flat.shape[1], spaces[1])
-    return Landing(points, spaces[0] if tangents else None, ambiguous)
+    return Landing(points, spaces[0] if tangents else None, ambiguous, nearest, least)
 
 
 @torch.no_grad()
@@ -61,6 +69,7 @@ def _land(manifold: DiffusionManifold, far: str, method: str | None, flat: Tenso
     table, modes = (None if part is None else part.to(flat) for part in manifold._series(manifold._x_modes))
     assert table is not None
     points, ambiguous, spaces = torch.empty_like(flat), flat.new_empty(len(flat), dtype=torch.bool), []
+    closest, least = flat.new_empty(len(flat), dtype=torch.int64), flat.new_empty(len(flat))
     for part in chunks(len(flat), row.bytes_per_query):
         x = flat[part]
         if manifold.reduction != "torch":
@@ -71,7 +80,10 @@ def _land(manifold: DiffusionManifold, far: str, method: str | None, flat: Tenso
             average, nearest = weights.average(table), weights.nearest
         points[part] = average if modes is None else average @ modes
         ambiguous[part] = near_medial_axis(row, x, nearest)
+        closest[part] = nearest
+        gaps = torch.linalg.vector_norm(row.coordinates(x) - row.points[nearest], dim=1)
+        least[part] = gaps - row.rho[nearest]  # every point of the manifold has a sample within a bandwidth
         if method is not None:
             shared = weights if far == manifold.far else None
             spaces.append(tangent_pieces(manifold, method, x, shared))
-    return points, ambiguous, *map(torch.cat, zip(*spaces, strict=True))
+    return points, ambiguous, closest, least, *map(torch.cat, zip(*spaces, strict=True))

@@ -27,6 +27,7 @@ import scipy.sparse as sp
 import torch
 from scipy.sparse.linalg import eigsh
 
+from ..exceptions import EigenSolverError
 from .neighbors import Floats
 
 __all__ = ["AggregationHierarchy", "block_eigenpairs", "coarsens", "multilevel_eigenpairs"]
@@ -216,7 +217,7 @@ def block_eigenpairs(
 
     Raises
     ------
-    RuntimeError
+    EigenSolverError
         If the iteration did not converge.
     """
     known = torch.from_numpy(null)
@@ -257,7 +258,7 @@ def block_eigenpairs(
         first, second, third = mixing[:width], mixing[width:middle], mixing[middle:]
         p, ap = torch.addmm(w @ second, p, third), torch.addmm(aw @ second, ap, third)
         x, ax = torch.addmm(p, x, first), torch.addmm(ap, ax, first)
-    raise RuntimeError(
+    raise EigenSolverError(
         f"eigen_solver='lobpcg' left a residual of {worst:.1e} (1 - lambda) after {MOST_ITERATIONS} iterations "
         f"(limit {tol:.0e}): use eigen_solver='arpack', or more neighbours"
     )

@@ -204,7 +204,10 @@ def sample_neighborhoods(
 def _copies(points: Floats, distances: Floats, indices: Ints, near: float) -> Ints:
     """Group of each point: exact copies share one, and so do near copies once there are no exact ones."""
     if (distances[:, 1] == 0).any():
-        return np.unique(points, axis=0, return_inverse=True)[1].ravel()
+        equal: Ints = np.unique(points, axis=0, return_inverse=True)[1].ravel()
+        if equal.max() + 1 < len(points):
+            return equal
+        near = 0.0  # they differ by less than the square of a number can tell
     rows, places = np.nonzero(distances <= near)
     pairs = sp.csr_array((np.ones(len(rows), dtype=np.int8), (rows, indices[rows, places])), shape=(len(points),) * 2)
     groups: Ints = connected_components(pairs, directed=False)[1].astype(np.int64)

@@ -21,6 +21,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components, dijkstra
 from scipy.spatial.distance import cdist
 
+from .growth import growth, neighbors_beyond_noise
 from .kernels import CUTOFF, KernelShape, bandwidth, neighbor_deltas
 from .neighbors import Floats, ForeignNeighbors, Ints
 from .sampling import FLOOR, NeighborLists, Sampling, neighbor_lists
@@ -29,6 +30,7 @@ from .scale import KernelScale, sampled_deltas, scaling_dimension
 __all__ = [
     "adapt_neighbors",
     "choose_components",
+    "count_for",
     "count_of_curve",
     "noise_onset",
     "residual_correlation",
@@ -50,8 +52,8 @@ HARMLESS = 1e-4
 WORTHWHILE = 4.0
 #: Mean kernel value of all pairs above which the kernel reaches everything, and its sum has no slope to speak of.
 GLOBAL = 0.2
-#: Points at which short circuits and dimensions are looked for, and at which residuals are compared.
-N_DETOURS, N_GROWTHS, N_RESIDUALS = 32, 256, 512
+#: Points at which short circuits are looked for, and at which residuals are compared.
+N_DETOURS, N_RESIDUALS = 32, 512
 #: Components whose xi sigma^2 exceeds this are those of noise: half the wave number at which normal modes begin.
 NOISE_RATIO = 0.25
 #: And they must exceed the least such product of the components before by this factor.
@@ -74,10 +76,29 @@ def count_of_curve(n: int) -> int:
     return min(MOST, round(1.25 * np.sqrt(n)))
 
 
+def count_for(points: Floats, k: int, wide: float, random_state: np.random.RandomState) -> int:
+    """Number of neighbours for points (n, D): k, more on a curve, and more where there are so many that noise shows.
+
+    Parameters
+    ----------
+    points : array (n, D)
+    k : int
+        What surfaces need.
+    wide : float
+        Dimension at a wide scale, see `wide_growth`.
+    random_state : RandomState
+        Draws the points that are looked at.
+    """
+    longer = count_of_curve(len(points))
+    if k < longer < len(points) // 2 and growth(points, longer, random_state) < CURVE_GROWTH:
+        k = longer
+    return neighbors_beyond_noise(points, k, wide, random_state)
+
+
 def adapt_neighbors(
-    sampling: Sampling, lists: NeighborLists, convention: str, random_state: np.random.RandomState
+    sampling: Sampling, lists: NeighborLists, convention: str, wide: float, random_state: np.random.RandomState
 ) -> tuple[Sampling, NeighborLists]:
-    """The same points with more neighbours on a curve, and with fewer where the kernel would join separate sheets.
+    """The same points with the neighbours of `count_for`, and with fewer where the kernel would join separate sheets.
 
     An engine of the user's is asked for no more neighbours than it gave.
 
@@ -88,20 +109,20 @@ def adapt_neighbors(
         Neighbour lists of the length `start_count`.
     convention : {"mean", "kth"}
         Bandwidth convention.
+    wide : float
+        Dimension at a wide scale, see `wide_growth`.
     random_state : RandomState
-        Draws the points that are looked at: 256 for curves, 32 for short circuits.
+        Draws the points that are looked at.
 
     Returns
     -------
     Sampling, NeighborLists
     """
-    k, longer = lists.n_neighbors, count_of_curve(len(sampling.points))
-    enough = k < longer < min(len(sampling.points) // 2, sampling.search.longest)
-    if enough and not isinstance(sampling.search, ForeignNeighbors):
-        rows = random_state.permutation(len(sampling.points))[:N_GROWTHS]
-        if _growth(sampling, rows, longer) < CURVE_GROWTH:
-            lists = NeighborLists(*neighbor_lists(sampling.search, sampling.points, longer, longer), longer)
-            sampling, k = _with_bandwidths(sampling, lists, convention), longer
+    k = lists.n_neighbors
+    longer = k if isinstance(sampling.search, ForeignNeighbors) else count_for(sampling.points, k, wide, random_state)
+    if k < longer < sampling.search.longest:
+        lists = NeighborLists(*neighbor_lists(sampling.search, sampling.points, longer, longer), longer)
+        sampling, k = _with_bandwidths(sampling, lists, convention), longer
     counts = np.unique(np.geomspace(min(k, LEAST), k, 10).round().astype(int))
     shares = short_circuit_share(sampling, lists, counts, convention, random_state)
     harmless = counts[shares <= HARMLESS]
@@ -117,12 +138,6 @@ def adapt_neighbors(
 def _with_bandwidths(sampling: Sampling, lists: NeighborLists, convention: str) -> Sampling:
     rho = bandwidth(lists.nearest()[0], convention)
     return replace(sampling, rho=rho, floor=FLOOR * float(np.median(rho)))
-
-
-def _growth(sampling: Sampling, rows: Ints, k: int) -> float:
-    """Dimension at points `rows` by which neighbours multiply from the k-th distance to that of the 2k-th."""
-    distances = np.asarray(sampling.search.kneighbors(sampling.points[rows], 2 * k + 1)[0])
-    return float(np.log(2) / max(np.log(distances[:, -1] / distances[:, k]).mean(), np.finfo(float).tiny))
 
 
 def short_circuit_share(

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
-from scipy.sparse.linalg import LinearOperator, eigsh
-from threadpoolctl import threadpool_limits
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
+from .._parallel import limited_threads
+from ..exceptions import EigenSolverError
 from .block_krylov import block_krylov, fits_in
 from .kernels import KernelShape
 from .matrix_free import rescaled
@@ -29,6 +30,10 @@ __all__ = ["Spectrum", "diffusion_spectrum", "laplacian_eigenvalues"]
 #: Largest residual |S v - lam v| of an accepted eigenpair, as a share of 1 - lam. An absolute limit would let vectors
 #: pass that are wrong: on large sets the leading eigenvalues differ from 1, and from each other, by 1e-6.
 RESIDUAL = 2 * TOLERANCE
+#: Largest deviation of inner products of accepted vectors from 0 and 1.
+SKEWNESS = 1e-5
+#: Lanczos steps that look for a missed pair.
+SECOND_LOOK = 12
 #: Residuals that rounding may leave.
 ROUNDING = 1e-10
 #: Sparse kernels of this size that can be coarsened are solved by multilevel LOBPCG, others by ARPACK.
@@ -95,8 +100,9 @@ def diffusion_spectrum(
     ------
     ValueError
         If `solver` is unknown.
-    RuntimeError
-        If an eigenpair does not satisfy its equation to 2e-4 of 1 - lambda.
+    EigenSolverError
+        If an eigenpair does not satisfy its equation to 2e-4 of 1 - lambda, if the vectors are not orthonormal, if a
+        larger eigenvalue was missed, or if ARPACK does not converge.
     """
     degree = np.asarray(kernel @ weights)
     scale = np.sqrt(weights / degree)
@@ -116,15 +122,26 @@ def diffusion_spectrum(
     values, vectors = values[rank], vectors[:, rank]
     residual = np.linalg.norm(symmetric @ vectors - vectors * values, axis=0)
     limit = RESIDUAL * np.abs(1 - values) + ROUNDING
+    skewness = float(np.abs(vectors.T @ vectors - np.eye(len(values))).max())
+    if not skewness <= SKEWNESS:
+        raise EigenSolverError(
+            f"the eigen-solver returned vectors that are not orthonormal: inner products are off by {skewness:.1e}, "
+            "so that some are short or repeated"
+        )
     if not (residual <= limit).all():
         worst = int(np.argmax(residual / limit))
-        raise RuntimeError(
+        raise EigenSolverError(
             f"the eigen-solver left a residual of {residual[worst]:.1e} in pair {worst} (eigenvalue "
             f"1 - {1 - values[worst]:.1e}, limit {limit[worst]:.1e}): ask for fewer components, or use "
             "eigen_solver='arpack' or 'lapack'"
         )
     if abs(values[0] - 1) > 1e-7:
-        raise RuntimeError(f"the eigen-solver missed the leading pair: its largest value is {values[0]:.9f}, not 1")
+        raise EigenSolverError(f"the eigen-solver missed the leading pair: its largest value is {values[0]:.9f}, not 1")
+    if callable(solver) and (missed := _largest_other(symmetric, vectors)) > values[-1] + ROUNDING:
+        raise EigenSolverError(
+            f"the eigen-solver missed a pair: there is an eigenvalue of at least {missed:.6f}, and the least of those "
+            f"returned is {values[-1]:.6f}"
+        )
     functions = vectors / np.sqrt(measure)[:, None]
     _make_first_constant(values, functions, measure)
     return Spectrum(values, functions, measure)
@@ -161,15 +178,41 @@ def _solve(
         return values, vectors
     if solver == "arpack":
         start = (random_state or np.random.RandomState(0)).uniform(-1, 1, n)
-        with threadpool_limits(1, user_api="blas"):  # BLAS threads only spin around these thin products
-            values, vectors = eigsh(_thinned(matrix), k=n_components, which="LA", v0=start, tol=0)
+        with limited_threads(1):  # BLAS threads only spin around these thin products
+            try:
+                values, vectors = eigsh(_thinned(matrix), k=n_components, which="LA", v0=start, tol=0)
+            except ArpackNoConvergence as error:
+                raise EigenSolverError(
+                    f"ARPACK found {len(error.eigenvalues)} of {n_components} eigenpairs: ask for fewer components, "
+                    "use more neighbours, or eigen_solver='lapack', which takes n^3 operations"
+                ) from error
         return values, vectors
     if solver == "lobpcg":
         if not sp.issparse(matrix):
             raise ValueError("eigen_solver='lobpcg' needs a sparse kernel: pass n_kernel_neighbors, or use 'auto'")
-        with threadpool_limits(1, user_api="blas"):
+        with limited_threads(1):
             return multilevel_eigenpairs(matrix, null, n_components, order)
     raise ValueError(f"eigen_solver must be 'auto', 'lapack', 'arpack', 'lobpcg' or a callable, got {solver!r}")
+
+
+def _largest_other(matrix: Any, vectors: Floats) -> float:
+    """Lower bound of the largest eigenvalue whose vector is orthogonal to `vectors`, by a few steps of Lanczos."""
+    basis: list[Floats] = []
+    products: list[Floats] = []
+    step = np.random.RandomState(0).standard_normal(len(vectors))
+    for _ in range(min(SECOND_LOOK, len(vectors) - vectors.shape[1])):
+        for _ in range(2):  # once more for what rounding leaves
+            for known in (vectors, *(column[:, None] for column in basis)):
+                step = step - known @ (known.T @ step)
+        if not (length := float(np.linalg.norm(step))) > ROUNDING:
+            break
+        basis.append(step / length)
+        products.append(matrix @ basis[-1])
+        step = products[-1]
+    if not basis:
+        return -np.inf
+    projected = np.column_stack(basis).T @ np.column_stack(products)
+    return float(np.linalg.eigvalsh((projected + projected.T) / 2)[-1])
 
 
 def _thinned(matrix: Any) -> Any:

@@ -173,7 +173,7 @@ def test_a_foreign_engine_is_asked_for_no_longer_lists():
     points = make_circle(900, random_state=0).points
     engine = Engine(points)
     sampling, lists = sample_neighborhoods(points, start_count(900), "mean", engine)
-    _, adapted = adapt_neighbors(sampling, lists, "mean", np.random.RandomState(0))
+    _, adapted = adapt_neighbors(sampling, lists, "mean", 1.0, np.random.RandomState(0))
     assert engine.longest == start_count(900) + 1
     assert adapted.n_neighbors == lists.n_neighbors
 
