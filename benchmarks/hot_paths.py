@@ -193,7 +193,7 @@ def attack(repeats: int, per_class: int) -> None:
     jobs = {(name, n): lambda m=m, n=n: m(n).run(x, y) for name, m in makers.items() for n in (1, 5)}
     found = medians(jobs, repeats)
     step = {name: (found[name, 5] - found[name, 1]) / 4 for name in makers}
-    rows = [(name, seconds, seconds / step["plain"], 3) for name, seconds in step.items()]
+    rows = [(name, value, value / step["plain"], "" if name == "plain" else 3) for name, value in step.items()]
     head = ("step (tangent, projection)", "CPU s", "plain steps", "target")
     table(f"Attack step, {BATCH} MNIST images, small CNN, class manifolds of {per_class} images", head, rows)
 
