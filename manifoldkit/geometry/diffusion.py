@@ -204,7 +204,8 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
     def transform(self, X: Any) -> Any:
         """Diffusion coordinates of new points: the Nystrom extension of the eigenfunctions.
 
-        Equals `eigenfunctions_` at the training samples. The first column is the constant 1.
+        Equals `eigenfunctions_` at the training samples, to 1e-5 where these were found by "lobpcg". The first column
+        is the constant 1.
 
         Parameters
         ----------

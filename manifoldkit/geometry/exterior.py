@@ -35,6 +35,8 @@ __all__ = ["ExteriorCalculus"]
 LEAST_THETA = 1e-8
 #: Ratio of neighbouring eigenvalues that separates multiplets.
 CLEAR_JUMP = 1.05
+#: Energy, in units of the first eigenvalue, below which it is no rounding of zero.
+NEGATIVE = -0.1
 #: Modes of the coordinates that are differentiated, per mode that carries their shape: slopes live on finer modes.
 COORDINATES = 1.15
 
@@ -146,6 +148,14 @@ class ExteriorCalculus(BaseEstimator):
         gradients = _product_rule(xi[:m], xi[:m], xi) * products
         gram, energy = _forms(products, gradients, xi, self._pairs, self.frame == "antisymmetric")
         eta, vectors = _stable_eigenpairs(gram, energy, self._sizes(xi), self.tol)
+        if eta[0] < NEGATIVE:
+            warnings.warn(
+                f"the least energy of a field is {eta[0]:.2f} of the first eigenvalue, and none is negative: "
+                "too few eigenfunctions hold their products. Fit the manifold with more n_components, or pass fewer "
+                "n_functions",
+                ScaleWarning,
+                stacklevel=2,
+            )
         self.eigenvalues_ = eta * first_nonzero
         first, second = self._pairs
         self.coefficients_ = np.zeros((len(eta), m, m))

@@ -5,9 +5,12 @@ Bounds are those of table 5.2 of the specification plus a fifth.
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
+from manifoldkit import DiffusionManifold
 from manifoldkit.datasets import make_circle, make_sphere, make_swiss_roll, make_torus
 from manifoldkit.exceptions import ScaleWarning
 from manifoldkit.geometry import Circle, ExteriorCalculus, FlatTorus, Sphere
@@ -224,3 +227,28 @@ def test_forms_are_their_definition(circles, frame):
 
 def test_the_smallest_frame(circles):
     assert len(ExteriorCalculus(circles["grid"], 2, 21).fit().eigenvalues_) == 1
+
+
+@pytest.mark.parametrize("radius", [1.0, 3.0])
+def test_lengths_of_fields_do_not_depend_on_the_scale(radius):
+    """In the metric of the eigenvalues, which is that of the circle itself where samples are uniform."""
+    points = radius * make_circle(400, grid=True).points
+    manifold = DiffusionManifold(24, dimension=1).fit(points)
+    calculus = ExteriorCalculus(manifold).fit()
+    squares = (calculus.fields(points, 3) ** 2).sum(axis=2).mean(axis=0)
+    np.testing.assert_allclose(squares, 1, atol=0.06)
+    np.testing.assert_allclose(calculus.eigenvalues_[1:3] * radius**2, 1, atol=0.05)
+
+
+def test_energies_below_zero_are_told():
+    for seed in range(20):
+        angle = np.random.default_rng(seed).uniform(0, 2 * np.pi, (2000, 2))
+        points = np.column_stack([np.cos(angle), np.sin(angle)])
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            calculus = ExteriorCalculus(DiffusionManifold(30, dimension=2).fit(points)).fit()
+        told = any("none is negative" in str(warning.message) for warning in caught)
+        assert told == (calculus.eigenvalues_[0] < -0.1 * calculus.manifold.eigenvalues_[1])
+        if told:
+            return
+    raise AssertionError("no sample of the torus had a field of negative energy")
