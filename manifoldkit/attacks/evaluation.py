@@ -62,7 +62,7 @@ class Evaluation:
                 "eps": eps,
                 "samples": len(right),
                 "clean_accuracy": float(right.mean()),
-                "robust_accuracy": float(1 - figures["success"].mean()),
+                "robust_accuracy": float((right & (figures["success"] == 0)).mean()),
             }
             for name in FIGURES[1:-1]:
                 values = figures[name][broken]

@@ -85,7 +85,8 @@ class AttackResult:
         """Figures of the whole batch, as plain numbers; None where a mean has no samples or has no meaning.
 
         Keys: `samples`, `success`, `stalled`, `max_steps` (counts), `success_rate`; `clean_accuracy` (before),
-        `robust_accuracy` (after) and `flipped_rate` (share of the right ones that the attack broke), all three None
+        `robust_accuracy` (share that is right before and not broken: what a walk from elsewhere, a reconstruction say,
+        puts right does not count) and `flipped_rate` (share of the right ones that the attack broke), all three None
         for targeted attacks; means over the successful ones: `mean_steps`, `mean_l2`, `mean_linf`,
         `mean_distance_to_manifold`, `mean_tangent_share`.
         """
@@ -96,7 +97,7 @@ class AttackResult:
             figures[name] = int((self.status == name).sum())
         figures["success_rate"] = float(success.mean())
         figures["clean_accuracy"] = None if self.targeted else float(right.mean())
-        figures["robust_accuracy"] = None if self.targeted else float(1 - success.mean())
+        figures["robust_accuracy"] = None if self.targeted else float((right & ~success).mean())
         figures["flipped_rate"] = None if self.targeted else _mean(success, right)
         figures["mean_steps"] = _mean(self.steps_taken, success)
         figures["mean_l2"] = _mean(self.l2, success)
