@@ -162,7 +162,9 @@ class Attack(ABC):
             Member of a :class:`LabelledManifold` for each sample. Default: `labels`; required if `targeted`, where
             `labels` say nothing of the class that a sample has.
         start : tensor or array of shape (B, ...), optional
-            Where the walks begin, moved into the set of allowed images if need be; restarts begin at random again.
+            Where the walks begin, moved into the set of allowed images if need be (for :class:`LatentPGD`, the codes
+            of `start`); restarts begin at random again. Samples that are broken where they would begin without
+            `start` do not walk, unless ``early_stop=False``.
 
         Returns
         -------

@@ -211,10 +211,26 @@ def test_latent_attack_stays_in_box_and_ball_of_codes():
     assert torch.allclose(decoder(plain.adversarial), ours.adversarial)
     assert decoder.matrix.requires_grad
     assert decoder.matrix.grad is None
-    begun = LatentPGD(net, decoder, encoder, 0.6, bounds=None, steps=1, record_path=True).run(x, y, start=0.9 * x)
-    moved = begun.path.shape[0] == 2
-    assert moved
-    assert torch.allclose(begun.path[0], decoder(encoder(0.9 * x)).detach(), atol=0.6)
+
+
+def test_latent_walks_begin_at_the_codes_of_the_start():
+    q = torch.linalg.qr(points(6, 2))[0]
+    decoder, encoder, net = Linear(q.T), Linear(q), random_net(6, 3)
+    x = points(50, 6, 1)
+    rebuilt, begin = decoder(encoder(x)).detach(), decoder(encoder(0.9 * x)).detach()
+    y = net(x).argmax(1)
+    outset = net(rebuilt).argmax(1) != y  # broken by the reconstruction alone
+    assert 0 < outset.sum() < 50
+    attack = LatentPGD(net, decoder, encoder, 0.6, bounds=None, steps=1, record_path=True)
+    first = attack.run(x, y, start=0.9 * x)
+    assert torch.allclose(first.path[0][~outset], begin[~outset])
+    assert torch.allclose(first.path[:, outset], rebuilt[outset])
+    assert (first.steps_taken[outset] == 0).all()
+    assert first.success[outset].all()
+    every = attack.replaced(early_stop=False).run(x, y, start=0.9 * x)
+    assert torch.allclose(every.path[0], begin)
+    far = attack.replaced(early_stop=False).run(x, y, start=3 * x).path[0]  # moved into the ball of codes
+    assert torch.allclose(encoder(far), encoder(x) + (2 * encoder(x)).clamp(-0.6, 0.6))
 
 
 def test_decoded_images_take_the_shape_of_those_attacked():
