@@ -28,6 +28,9 @@ FIGURES = ("success", "steps", "l2", "linf", "distance", "tangent_share", "p_val
 #: What a line of the record holds.
 KEYS = {"batch", "data", "labels", "predictions", "figures"}
 
+#: How every record begins.
+HEAD = '{"manifoldkit": "evaluation", "run": "'
+
 
 @dataclass
 class Evaluation:
@@ -49,9 +52,10 @@ class Evaluation:
     def table(self) -> list[dict[str, Any]]:
         """One row for each attack and budget, tidy: `pandas.DataFrame(evaluation.table())` is a data frame.
 
-        Columns: `attack`, `eps`, `samples`, `clean_accuracy`, `robust_accuracy`; means over the samples that are
-        right before and broken: `steps`, `l2`, `linf`, `distance`, `tangent_share`; and `p_value_median`,
-        `on_manifold` (share of them with a p-value above 0.05). None where there is nothing to average.
+        Columns: `attack`, `eps`, `samples`, `clean_accuracy`, `robust_accuracy` (right before and not broken); means
+        over the samples that are right before and broken: `steps`, `l2`, `linf`, `distance`, `tangent_share`; and
+        `p_value_median`, `on_manifold` (share of them with a p-value above 0.05). None where there is nothing to
+        average.
         """
         right = self.predictions == self.labels
         rows = []
@@ -121,7 +125,7 @@ def evaluate(
     loader : iterable of (images, labels)
         A `DataLoader` that does not shuffle, or a list of batches. Read once; empty batches are skipped.
     attacks : dict of str to Attack
-        None of them targeted.
+        None of them targeted. An `eps` or `alpha` with a number for each sample has them in the order of the loader.
     eps : sequence of float, optional
         Budgets for the attacks that have one, in place of their own; default: each attack as it is.
     calibration : OnManifoldTest, optional
@@ -141,8 +145,9 @@ def evaluate(
     Raises
     ------
     ValueError
-        If there are no attacks or no batches, an attack is targeted, budgets are not positive, the file belongs to
-        another run, or something cannot be hashed to tell one run from another.
+        If there are no attacks or no batches, an attack is targeted, budgets are not positive, an attack has numbers
+        for more or fewer samples than the loader, the file belongs to another run, or something cannot be hashed to
+        tell one run from another.
 
     Examples
     --------
@@ -175,17 +180,23 @@ def evaluate(
         None if path is None else _Record(Path(path), _fingerprint(model, attacks, plan, calibration, random_state))
     )
     batches: list[dict[str, Any]] = []
+    first = 0
     for number, (images, labels) in enumerate(tqdm(loader, desc="evaluation", disable=not progress)):
         if not len(labels):
             continue
         done = None if record is None else record.read(number, _digest(images, labels))
         if done is None:
-            done = _batch(model, images, labels, attacks, plan, calibration, random_state, number)
+            done = _batch(model, images, labels, attacks, plan, calibration, random_state, number, first)
             if record is not None:
                 record.write(number, _digest(images, labels), done)
         batches.append(done)
+        first += len(labels)
     if not batches:
         raise ValueError("the loader is empty: give at least one batch (images, labels)")
+    for label, e in plan:
+        for kind, values in _of_each(attacks[label], e).items():
+            if len(values) != first:
+                raise ValueError(_misfit(label, kind, values, f"{first}"))
     result = Evaluation(
         labels=np.concatenate([b["labels"] for b in batches]),
         predictions=np.concatenate([b["predictions"] for b in batches]),
@@ -205,21 +216,28 @@ def _batch(
     calibration: Any,
     random_state: int,
     number: int,
+    first: int,
 ) -> dict[str, Any]:
-    """Figures of a batch for each entry of the plan, as nested lists."""
+    """Figures of a batch, whose samples are those from `first` on, for each entry of the plan, as nested lists."""
     figures: list[NDArray[np.float64]] = []
     predictions: Any = None
     for position, (name, e) in enumerate(plan):
         seed = int(np.random.SeedSequence([random_state, position, number]).generate_state(1)[0])
         changes: dict[str, Any] = {"model": model, "generator": torch.Generator().manual_seed(seed)}
-        attack = attacks[name].replaced(**(changes if e is None else changes | {"eps": e}))
         before = figures[-1] if position and e is not None and plan[position - 1][0] == name else None
         held = np.ones(len(labels), dtype=bool) if before is None else before[0] == 0
         now = np.full((len(FIGURES), len(labels)), np.nan) if before is None else before.copy()
         if held.any():
             keep = torch.from_numpy(held) if isinstance(images, torch.Tensor) else held
             goal = labels[torch.from_numpy(held)] if isinstance(labels, torch.Tensor) else np.asarray(labels)[held]
-            result = attack.run(images[keep], goal)
+            rows = torch.from_numpy(first + np.flatnonzero(held))
+            for key, values in _of_each(attacks[name], e).items():
+                if len(values) < first + len(labels):
+                    raise ValueError(_misfit(name, key, values, "more"))
+                changes[key] = values[rows]
+            if e is not None:
+                changes["eps"] = e
+            result = attacks[name].replaced(**changes).run(images[keep], goal)
             now[:, held] = _figures(result, images[keep], goal, calibration)
             if predictions is None:
                 predictions = _array(result.prediction_before).astype(int)
@@ -229,6 +247,19 @@ def _batch(
         "predictions": predictions.tolist(),
         "figures": [f.tolist() for f in figures],
     }
+
+
+def _of_each(attack: Attack, e: float | None) -> dict[str, torch.Tensor]:
+    """The radii and step lengths of an attack that are given for each sample; a budget `e` stands for all radii."""
+    given = {"alpha": attack.alpha, "eps": attack.eps if e is None else None}
+    return {key: values for key, values in given.items() if values is not None and values.ndim}
+
+
+def _misfit(name: str, key: str, values: torch.Tensor, count: str) -> str:
+    return (
+        f"{key} of the attack {name!r} holds {len(values)} numbers and the loader {count} samples: give one for each, "
+        "or a single number"
+    )
 
 
 def _figures(result: Any, images: Any, labels: Any, calibration: Any) -> NDArray[np.float64]:
@@ -250,10 +281,10 @@ class _Record:
     def __init__(self, path: Path, fingerprint: str) -> None:
         self.path = path
         self.done: dict[int, dict[str, Any]] = {}
-        if not path.exists() or not path.read_bytes():
+        content = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        if "\n" not in content and HEAD.startswith(content[: len(HEAD)]):  # nothing yet, or a head that was torn
             path.write_text(json.dumps({"manifoldkit": "evaluation", "run": fingerprint}) + "\n")
             return
-        content = path.read_text(encoding="utf-8", errors="replace")
         lines = content.split("\n")
         head = _parsed(lines[0])
         if head is None or head.get("manifoldkit") != "evaluation":

@@ -198,9 +198,7 @@ def _features(name: str, given: Any, period: float | None, is_class: bool) -> tu
     return "angle", np.column_stack([np.cos(phase), np.sin(phase)])
 
 
-def _read(
-    kind: str, extended: Floats, nearby: Floats, given: Any, period: float | None
-) -> tuple[NDArray[Any], Floats]:
+def _read(kind: str, extended: Floats, nearby: Floats, given: Any, period: float | None) -> tuple[NDArray[Any], Floats]:
     """Values and spreads (T + 1, B) from the series of functions and their means nearby, both (T + 1, B, q)."""
     if kind == "class":
         chosen = extended.argmax(axis=2)

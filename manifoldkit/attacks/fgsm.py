@@ -88,6 +88,11 @@ class FGSM(PGD):
             early_stop=early_stop,
         )
 
+    def _check(self) -> None:
+        super()._check()
+        if self.steps != 1 or self.alpha is not None:
+            raise ValueError("FGSM makes one step of length eps: for other steps or alpha take PGD")
+
     def _step_sizes(self, n: int, eps: torch.Tensor | None) -> torch.Tensor:
         assert eps is not None
         return eps

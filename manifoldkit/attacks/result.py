@@ -20,7 +20,9 @@ class AttackResult:
     Attributes
     ----------
     adversarial : array of shape (B, ...)
-        The last image of every walk, in the shape, kind, dtype and device of the images.
+        Where every walk ended, in the shape, kind, dtype and device of the images: at its last image or, with
+        ``step_control="apgd"``, at the first broken one, else at that of the largest loss. Of several restarts, the
+        first that breaks, else the one that ends at the largest loss.
     labels : int array of shape (B,)
         The labels given: true classes, or targets.
     targeted : bool

@@ -184,6 +184,45 @@ def test_use_of_a_manifold_does_not_change_the_fingerprint():
     assert _fingerprint(net, {"a": attack}, [], None, 0) == before
 
 
+@pytest.mark.parametrize("length", [0, 1, 20, 38, 60, 103])
+def test_a_torn_head_is_written_again(convnet, images, tmp_path, length):
+    y = convnet(images).argmax(1)
+    data, path, attacks = batches(images, y), tmp_path / "run.jsonl", {"FGSM": FGSM(convnet, 0.05)}
+    whole = evaluate(convnet, data, attacks, path=path)
+    text = path.read_text()
+    head = text.split("\n")[0]
+    assert len(head) > 103
+    path.write_text(head[:length])
+    assert same(whole, evaluate(convnet, data, attacks, path=path))
+    assert path.read_text() == text
+
+
+def test_numbers_for_each_sample_follow_the_loader(convnet, images):
+    y = convnet(images).argmax(1)
+    alpha = torch.linspace(0.002, 0.02, 40, dtype=torch.float64)
+    radii = torch.linspace(0.01, 0.1, 40, dtype=torch.float64)
+    attacks = {"steps": PGD(convnet, 0.05, alpha, 6), "radii": PGD(convnet, radii, alpha, 6)}
+    data = batches(images, y)
+    assert len(data) > 1
+    found = evaluate(convnet, data, attacks, eps=EPS)
+    for attack in attacks.values():
+        broken = torch.zeros(40, dtype=torch.bool)
+        for e in EPS:
+            broken |= attack.replaced(eps=e).run(images, y).success
+            for name in attacks:
+                assert np.array_equal(found.samples[name, e]["success"], broken.numpy())
+    assert 0 < broken.sum() < 40
+    once = evaluate(convnet, data, attacks).samples
+    for name, attack in attacks.items():
+        result = attack.run(images, y)
+        assert np.array_equal(once[name, None]["success"], result.success.numpy())
+        assert np.allclose(once[name, None]["linf"], result.linf.numpy())
+    for wrong in (alpha[:39], torch.cat([alpha, alpha[:1]])):
+        for attack in (PGD(convnet, 0.05, wrong, 2), PGD(convnet, wrong, 0.01, 2)):
+            with pytest.raises(ValueError, match=f"of the attack 'a' holds {len(wrong)} numbers and the loader"):
+                evaluate(convnet, data, {"a": attack})
+
+
 def test_damaged_lines_are_done_again(convnet, images, tmp_path):
     y = convnet(images).argmax(1)
     data, path, attacks = batches(images, y), tmp_path / "run.jsonl", {"PGD": PGD(convnet, 0.05, steps=3)}

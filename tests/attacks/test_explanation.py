@@ -48,7 +48,7 @@ def test_spread_tells_where_neighbours_disagree(walk, manifold):
     rng = np.random.default_rng(0)
     labels = {"smooth": RING[:, 0], "noise": rng.standard_normal(180), "angle": T, "lost": 360 * rng.random(180)}
     for at in (20, 140):
-        beyond = (T > at) & (T < at + 180)  # the walks do not come near the other end
+        beyond = (at < T) & (at + 180 > T)  # the walks do not come near the other end
         labels[f"jump {at}"] = beyond.astype(float)
         labels[f"side {at}"] = np.where(beyond, "beyond", "before")
     found = explain(

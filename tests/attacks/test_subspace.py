@@ -110,6 +110,22 @@ def test_a_random_direction_into_the_bounds_is_no_stall():
     assert (result.adversarial[:, 1] > 0).double().mean() > 0.5
 
 
+@pytest.mark.parametrize("norm", [2, "inf"])
+@pytest.mark.parametrize("component", ["normal", "tangent"])
+def test_corners_of_the_box_are_left(half_space, norm, component):
+    """A walk that the bounds hold fast stalls and costs one step, not all of them."""
+    net = half_space([0.5, 1.0, 0.25])
+    plane = Plane(torch.eye(3)[:, :2] if component == "tangent" else torch.eye(3)[:, 2:])
+    corner = torch.tensor([[0.0, 0.0, 0.0], [0.9, 0.9, 0.5]], dtype=torch.float64)
+    attack = SubspacePGD(net, plane, 0.5, component, norm=norm, retract=False, steps=30)
+    result = attack.run(corner, [0, 0])
+    assert result.status.tolist() == ["stalled", "stalled"]  # in a corner of the box, and of the ball
+    assert torch.equal(result.adversarial[0], corner[0])
+    size = result.l2 if norm == 2 else result.linf
+    assert size[1].item() == pytest.approx(0.5)
+    assert sum(net.sizes) <= 2 + 8
+
+
 def test_empty_normal_space_has_nothing_to_attack():
     net = random_net(3, 2)
     x = points(10, 3)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from manifoldkit import DiffusionManifold, ManifoldAtlas
 from manifoldkit.datasets import make_circle, make_circle_task, make_plane_task
 from manifoldkit.exceptions import ReachWarning
 from manifoldkit.geometry import Circle, Plane, Sphere
@@ -81,6 +82,32 @@ def test_labels_outside_the_classes_are_refused():
     ):
         with pytest.raises(ValueError, match=r"class indices in 0\.\.1"):
             risk()
+
+
+def test_scores_and_an_atlas_of_their_labels():
+    """The atlas is fitted on labels -1 and 1, which choose the member of each sample; classes 0 and 1 do the same."""
+    ring = make_circle(120, grid=True).points
+    x, y = np.concatenate([ring, 1.5 * ring]), np.repeat([-1, 1], 120)
+    atlas = ManifoldAtlas(DiffusionManifold(n_components=15))
+
+    class Radius(torch.nn.Module):
+        def forward(self, x):
+            return 6 * (x.square().sum(1) - 1.4 + 0.3 * x[:, 0])
+
+    class Logits(Radius):
+        def forward(self, x):
+            z = super().forward(x)
+            return torch.stack([-z, z], dim=1)
+
+    rows = slice(None, None, 6)
+    options = {"steps": 8, "restarts": 1, "n_refine": 3}
+    scores = decompose_risk(Radius(), x[rows], y[rows], atlas.fit(x, y), 0.12, **options)
+    classes = (y + 1) // 2
+    other = ManifoldAtlas(atlas.estimator).fit(x, classes)
+    logits = decompose_risk(Logits(), x[rows], classes[rows], other, 0.12, **options)
+    assert scores.rates() == logits.rates()
+    assert 0 < scores.adv.mean() < 1
+    assert scores.off_manifold.max() < 0.1  # each sample is measured from its own ring
 
 
 class Origin:
