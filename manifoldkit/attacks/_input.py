@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from manifoldkit.geometry.protocol import LabelledManifold, Manifold
+
 __all__ = [
     "column",
     "one_of",
@@ -15,8 +17,10 @@ __all__ = [
     "read_generator",
     "read_images",
     "read_labels",
+    "read_manifold",
     "read_module",
     "read_norm",
+    "read_number",
     "read_radius",
     "read_steps",
 ]
@@ -101,6 +105,16 @@ def read_steps(value: Any, name: str, least: int) -> int:
     return int(value)
 
 
+def read_number(value: Any, name: str, least: float = -math.inf, most: float = math.inf) -> float:
+    """A finite number from `least` to `most`."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not (math.isfinite(value) and least <= value <= most):
+        limits = f"at least {least:g}" if math.isinf(most) else f"between {least:g} and {most:g}"
+        raise ValueError(f"{name} must be finite and {limits}, got {value!r}")
+    return float(value)
+
+
 def read_bounds(bounds: Any, name: str = "bounds") -> tuple[float, float] | None:
     """(low, high) with low < high, or None for no bounds."""
     if bounds is None:
@@ -119,6 +133,14 @@ def read_module(module: Any, name: str) -> torch.nn.Module:
     if not isinstance(module, torch.nn.Module):
         raise TypeError(f"{name} must be a torch.nn.Module, got {type(module).__name__}: wrap a function in one")
     return module
+
+
+def read_manifold(manifold: Any) -> Any:
+    """A manifold, or a family of manifolds chosen by label."""
+    if not isinstance(manifold, Manifold | LabelledManifold):
+        what = "None" if manifold is None else type(manifold).__name__
+        raise TypeError(f"manifold must have project and tangent_basis, or at(labels), got {what}")
+    return manifold
 
 
 def read_generator(generator: Any) -> torch.Generator | None:

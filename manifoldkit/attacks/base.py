@@ -20,6 +20,7 @@ from manifoldkit.attacks._input import (
     read_generator,
     read_images,
     read_labels,
+    read_manifold,
     read_module,
     read_radius,
     read_steps,
@@ -66,6 +67,7 @@ class Attack(ABC):
     alpha: torch.Tensor | None = None
     early_stop: bool = True
     least_steps = 0
+    needs_manifold = False
 
     def __init__(
         self,
@@ -139,10 +141,8 @@ class Attack(ABC):
                 return read_module(value, name)
             case "generator":
                 return read_generator(value)
-            case "manifold" if value is not None and not isinstance(value, Manifold | LabelledManifold):
-                raise TypeError(
-                    f"manifold must have project and tangent_basis, or at(labels), got {type(value).__name__}"
-                )
+            case "manifold":
+                return None if value is None and not self.needs_manifold else read_manifold(value)
             case "eps" | "alpha":
                 return None if value is None else read_radius(value, name)
             case "steps":
@@ -205,25 +205,27 @@ class Attack(ABC):
             if eps is not None and len(eps) != len(x):
                 raise ValueError(f"eps holds {len(eps)} radii for {len(x)} images: give one each, or a single number")
             begin = None if start is None else self._read_start(start, x)
+            here = None if self.manifold is None else choose(self.manifold, members)
+            basis = None if here is None else self._basis(here, x)  # a manifold that does not fit is refused at once
             state, before = self._attack(network, x, goal, eps, members, begin)
-            return self._report(images, x, goal, state, before, self._measure(x, state.x, members))
+            measured = None if here is None or basis is None else self._measure(here, basis, x, state.x)
+            return self._report(images, x, goal, state, before, measured)
 
+    @staticmethod
+    def _basis(here: Manifold, x: torch.Tensor) -> torch.Tensor:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MedialAxisWarning)
+            return bases(here.tangent_basis(x), x)
+
+    @staticmethod
     def _measure(
-        self, x: torch.Tensor, adversarial: torch.Tensor, members: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        here: Manifold, basis: torch.Tensor, x: torch.Tensor, adversarial: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Distances of the adversaries to the manifold, and the share of each change that is tangent at the image."""
-        if self.manifold is None:
-            return None
-        here = choose(self.manifold, members)
         with warnings.catch_warnings():  # an adversary may end between two sheets; its distance tells
             warnings.simplefilter("ignore", MedialAxisWarning)
             landed = checked(here.project(adversarial), x, "project", tuple(x.shape))
-            basis = bases(here.tangent_basis(x), x)
         return norms(adversarial - landed), tangent_share(adversarial - x, basis)
-
-    def _needs_manifold(self) -> None:
-        if self.manifold is None:
-            raise TypeError("manifold must have project and tangent_basis, or at(labels), got None")
 
     def _members(self, manifold_labels: Any, labels: torch.Tensor) -> torch.Tensor | None:
         if not isinstance(self.manifold, LabelledManifold):

@@ -170,6 +170,10 @@ def evaluate(
             raise ValueError(
                 f"attacks[{name!r}] is targeted and would take the true classes for its goals: evaluate untargeted ones"
             )
+    if eps is not None and not np.iterable(eps):
+        raise TypeError(f"eps must be a sequence of budgets or None, got {eps!r}: take [{eps!r}]")
+    if calibration is not None and not hasattr(calibration, "test"):
+        raise TypeError(f"calibration must be a fitted OnManifoldTest or None, got {type(calibration).__name__}")
     budgets = None if eps is None else sorted({float(read_radius(value, "every eps")) for value in eps})
     if budgets == []:
         raise ValueError("eps must hold at least one budget, or be None")
@@ -181,7 +185,10 @@ def evaluate(
     )
     batches: list[dict[str, Any]] = []
     first = 0
-    for number, (images, labels) in enumerate(tqdm(loader, desc="evaluation", disable=not progress)):
+    for number, batch in enumerate(tqdm(loader, desc="evaluation", disable=not progress)):
+        if not isinstance(batch, Sequence) or len(batch) != 2:
+            raise TypeError(f"the loader must give pairs (images, labels), got {type(batch).__name__}")
+        images, labels = batch
         if not len(labels):
             continue
         done = None if record is None else record.read(number, _digest(images, labels))

@@ -129,6 +129,8 @@ def explain(
     >>> abs(reading.values[0, 0]) < 1, 45 <= reading.values[-1, 0] < 49
     (np.True_, np.True_)
     """
+    if not isinstance(result, AttackResult):
+        raise TypeError(f"result must be an AttackResult, from run of an attack, got {type(result).__name__}")
     if not isinstance(labels, Mapping) or not labels:
         raise ValueError("labels must be a dict of names and label arrays, with one entry at the least")
     if not (hasattr(manifold, "extend") and hasattr(manifold, "local_average")):

@@ -121,6 +121,7 @@ class OnManifoldPGD(Attack):
     residual: str
     budget: str
     line_search: tuple[float, ...] | None
+    needs_manifold = True
 
     def __init__(
         self,
@@ -175,7 +176,6 @@ class OnManifoldPGD(Attack):
 
     def _check(self) -> None:
         super()._check()
-        self._needs_manifold()
         if self.budget == "geodesic" and self.eps is None:
             raise ValueError("budget='geodesic' needs eps, the length that a walk may have")
         if self.random_start and self.eps is None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
 
-from manifoldkit.attacks._input import one_of, read_norm
+from manifoldkit.attacks._input import one_of, read_norm, read_number
 from manifoldkit.attacks.base import Attack
 from manifoldkit.attacks.constraints import Constraint, L2Ball, LinfBall
 from manifoldkit.attacks.l1 import L1Ball
@@ -148,11 +147,7 @@ class PGD(Attack):
             case "norm":
                 read_norm(value)
             case "momentum":
-                if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-                    raise TypeError(f"momentum must be a number, got {value!r}")
-                if not (math.isfinite(value) and value >= 0):
-                    raise ValueError(f"momentum must be finite and not negative, got {value!r}")
-                return float(value)
+                return read_number(value, name, 0)
             case "step_control":
                 return one_of(value, name, ("fixed", "apgd"))
             case "eps" if value is None:

@@ -117,6 +117,7 @@ class ProjectionAttack(_PullbackPGD):
     """
 
     manifold: Manifold | LabelledManifold
+    needs_manifold = True
 
     def __init__(self, model: torch.nn.Module, manifold: Manifold | LabelledManifold, eps: Any, **options: Any) -> None:
         super().__init__(model, eps, manifold=manifold, **options)
@@ -125,10 +126,6 @@ class ProjectionAttack(_PullbackPGD):
         super()._store(**values)
         if "manifold" in values:  # a new dict: the layers of the attack copied stay its own
             self._layers: dict[Any, torch.nn.Module] = {}
-
-    def _check(self) -> None:
-        super()._check()
-        self._needs_manifold()
 
     def _bind(
         self,

@@ -10,8 +10,17 @@ import torch
 from tqdm.auto import tqdm
 
 from .._arrays import Array, like
-from ..attacks._input import one_of, read_bounds, read_images, read_norm, read_steps
-from ..attacks._model import Network, as_found
+from ..attacks._input import (
+    one_of,
+    read_bounds,
+    read_images,
+    read_manifold,
+    read_module,
+    read_norm,
+    read_number,
+    read_steps,
+)
+from ..attacks._model import Network, as_found, check_logits
 from ..attacks.losses import cross_entropy
 from ..geometry.protocol import LabelledManifold, Manifold
 from ._attacks import RiskAttacks
@@ -131,13 +140,15 @@ def decompose_risk(
     >>> rates["normal"] > rates["std"], risk.shares()["unexplained"]
     (True, 0.0)
     """
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}: wrap a function in one")
+    read_module(model, "model")
+    read_manifold(manifold)
     eps = check_eps(eps)
     check_reach(manifold, eps, allow_large_eps)
     p_norm = read_norm(norm, allowed=(math.inf, 2))
     one_of(off_manifold, "off_manifold", ("project", "inflate", "raw"))
     read_steps(batch_size, "batch_size", 1)
+    read_steps(n_refine, "n_refine", 0)
+    read_number(tolerance, "tolerance", 0, 1)
     limits = read_bounds(bounds)
     device, dtype = Network(model, cross_entropy, False).home()
     x = read_images(X, device, dtype, limits)
@@ -180,7 +191,7 @@ def _classifier(model: torch.nn.Module, x: torch.Tensor, y: Any) -> tuple[torch.
     with torch.no_grad(), as_found(model):
         answer = model(x[:1])
     binary = isinstance(answer, torch.Tensor) and answer.ndim == 1
-    n_classes = answer.shape[1] if isinstance(answer, torch.Tensor) and answer.ndim == 2 else None
+    n_classes = None if binary else check_logits(answer, 1).shape[1]
     labels = torch.from_numpy(read_targets(y, len(x), binary, n_classes)).to(x.device)
     return (_Score(model), (labels + 1) // 2, labels) if binary else (model, labels, labels)
 

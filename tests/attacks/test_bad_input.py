@@ -16,8 +16,8 @@ from manifoldkit.attacks import (
     SubspacePGD,
     tnar_tangent,
 )
-from manifoldkit.geometry.exact import Plane
-from manifoldkit.risk import OnManifoldTest, decompose_risk
+from manifoldkit.geometry.exact import Plane, Sphere
+from manifoldkit.risk import DistanceCalibration, OnManifoldTest, decompose_risk, foot_points
 
 LINEAR = torch.nn.Linear(2, 3)
 PLANE = Plane([[1.0], [0.0]])
@@ -39,7 +39,7 @@ class Returns(torch.nn.Module):
 class Broken:
     """A manifold whose answers are wrong in the way asked for."""
 
-    def __init__(self, project=lambda x: x, tangent_basis=lambda x: torch.ones(len(x), 2, 1)) -> None:
+    def __init__(self, project=lambda x: x, tangent_basis=lambda x: torch.eye(2)[:, :1].expand(len(x), 2, 1)) -> None:
         self.project, self.tangent_basis = project, tangent_basis
 
 
@@ -169,6 +169,34 @@ def test_radii_for_another_batch():
 def test_manifolds(manifold, error, message):
     with pytest.raises(error, match=message):
         OnManifoldPGD(LINEAR, manifold, tangent="fixed")(X, Y)
+
+
+@pytest.mark.parametrize("manifold", [Sphere(2), Plane(torch.eye(5)[:, :2])])
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda manifold: OnManifoldPGD(LINEAR, manifold)(X, Y),
+        lambda manifold: SubspacePGD(LINEAR, manifold, 0.1)(X, Y),
+        lambda manifold: SubspacePGD(LINEAR, manifold, 0.1, "tangent")(X, Y),
+        lambda manifold: ProjectionAttack(LINEAR, manifold, 0.1)(X, Y),
+        lambda manifold: tnar_tangent(LINEAR, manifold, X, 0.1),
+        lambda manifold: decompose_risk(LINEAR, X, Y, manifold, 0.1, steps=2),
+        lambda manifold: foot_points(manifold, X),
+        lambda manifold: OnManifoldTest(manifold).fit(X),
+        lambda manifold: DistanceCalibration(manifold).fit(X),
+    ],
+)
+def test_manifolds_of_another_shape(use, manifold):
+    with pytest.raises(ValueError, match=r"must have shape \(B, [35]\), got \(2, 2\)"):
+        use(manifold)
+
+
+def test_a_manifold_that_is_only_measured_is_refused_before_the_attack():
+    calls = []
+    model = Returns(lambda x: (calls.append(1), x)[1])
+    with pytest.raises(ValueError, match=r"must have shape \(B, 3\)"):
+        PGD(model, 0.1, manifold=Sphere(2))(X, Y)
+    assert not calls
 
 
 def long_columns(x):

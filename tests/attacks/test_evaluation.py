@@ -278,7 +278,10 @@ def test_numpy_batches(convnet, images):
         ({"attacks": {"a": 1}}, TypeError, "must be an Attack"),
         ({"eps": []}, ValueError, "at least one budget"),
         ({"eps": [0.1, -1]}, ValueError, "every eps must be positive"),
+        ({"eps": 0.1}, TypeError, r"sequence of budgets or None, got 0.1: take \[0.1\]"),
         ({"loader": []}, ValueError, "loader is empty"),
+        ({"loader": [torch.rand(3, 1, 6, 6)]}, TypeError, r"pairs \(images, labels\), got Tensor"),
+        ({"calibration": 3}, TypeError, "fitted OnManifoldTest or None, got int"),
     ],
 )
 def test_bad_input(convnet, images, arguments, error, message):

@@ -117,6 +117,11 @@ def test_bad_input(walk, manifold, labels, options, error, message):
         explain(walk, labels, manifold, **options)
 
 
+def test_what_is_no_result(manifold):
+    with pytest.raises(TypeError, match="result must be an AttackResult"):
+        explain(torch.tensor(RING), {"a": T}, manifold)
+
+
 def test_manifold_that_extends_nothing(walk):
     with pytest.raises(TypeError, match="extend and local_average"):
         explain(walk, {"a": T}, object())

@@ -322,6 +322,25 @@ def test_tnar_directions_are_eigenvectors():
         tnar_normal(net, x, 0.1, r[:2])
     with pytest.raises(ValueError, match="lam must be"):
         tnar_normal(net, x, 0.1, r, lam=math.nan)
+    with pytest.raises(TypeError, match="lam must be a number"):
+        tnar_normal(net, x, 0.1, r, lam="1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"model": len}, TypeError, "model must be a torch.nn.Module"),
+        ({"model": torch.nn.LSTM(5, 2).double()}, TypeError, "got tuple: wrap it"),
+        ({"model": torch.nn.Linear(5, 1).double()}, ValueError, "one logit a sample"),
+        ({"manifold": object()}, TypeError, "project and tangent_basis"),
+        ({"generator": 0}, TypeError, "manual_seed"),
+        ({"n_power": 0}, ValueError, "n_power must be at least 1"),
+    ],
+)
+def test_bad_input_of_tnar(arguments, error, message):
+    given = {"model": random_net(5, 3), "manifold": Sphere(4), "images": points(6, 5), "eps": 0.1} | arguments
+    with pytest.raises(error, match=message):
+        tnar_tangent(**given)
 
 
 def test_restarts_of_a_walk_on_the_manifold_add_success():

@@ -334,6 +334,28 @@ def test_bad_input_of_each():
         tubular_grid_risk(wild(0, 2, 1), Circle(), x, y, 0.1, n_offset=2)
     with pytest.raises(ValueError, match="clean_radius"):
         tubular_grid_risk(wild(0, 2, 1), Circle(), x, y, 0.1, clean_radius=0)
+    for options, error in (
+        ({"n_refine": -1}, ValueError),
+        ({"tolerance": 2}, ValueError),
+        ({"tolerance": "a"}, TypeError),
+    ):
+        with pytest.raises(error, match=f"{next(iter(options))} must be"):
+            decompose_risk(wild(0, 2, 1), x, y, Circle(), 0.1, **options)
+    for manifold in (None, object()):
+        for use in (decompose_risk, lambda net, x, y, m, eps: tubular_grid_risk(net, m, x, y, eps)):
+            with pytest.raises(TypeError, match="manifold must have project and tangent_basis"):
+                use(wild(0, 2, 1), x, y, manifold, 0.1)
+    lstm = torch.nn.LSTM(2, 2).double()
+    with pytest.raises(TypeError, match="got tuple: wrap it"):
+        decompose_risk(lstm, x, (y + 1) // 2, Circle(), 0.1)
+    with pytest.raises(TypeError, match="got tuple: wrap it"):
+        tubular_grid_risk(lstm, Circle(), x, y, 0.1)
+    with pytest.raises(ValueError, match="one logit a sample"):
+        decompose_risk(torch.nn.Linear(2, 1).double(), x, y, Circle(), 0.1)
+    with pytest.raises(TypeError, match="score must be a function"):
+        tubular_grid_risk(None, Circle(), x, y, 0.1)
+    with pytest.raises(TypeError, match="n must be an integer"):
+        pessimistic_classifier(2.5, 0.1)
     for n, eps, height in ((1, 0.1, 1), (4, 0.6, 1), (4, 0.1, 0.05)):
         with pytest.raises(ValueError, match="must"):
             pessimistic_classifier(n, eps, height=height)
