@@ -11,6 +11,7 @@ import torch
 from manifoldkit.geometry.protocol import LabelledManifold, Manifold
 
 __all__ = [
+    "as_numpy",
     "column",
     "one_of",
     "read_bounds",
@@ -174,3 +175,12 @@ def one_of(value: str, name: str, options: tuple[str, ...]) -> str:
 def column(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """(B,) numbers as (B, 1, ..., 1), ready to multiply the samples of `like`."""
     return values.to(like).reshape(-1, *[1] * (like.ndim - 1))
+
+
+def as_numpy(x: Any) -> np.ndarray[Any, Any]:
+    """Numbers on the CPU, those of tensors that are no integers in float64 (numpy has no bfloat16)."""
+    if not isinstance(x, torch.Tensor):
+        return np.asarray(x)
+    x = x.detach().cpu()
+    array: np.ndarray[Any, Any] = (x.double() if x.is_floating_point() else x).numpy()
+    return array

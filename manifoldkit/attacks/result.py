@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from manifoldkit._arrays import Array
+from manifoldkit.attacks._input import as_numpy
 
 __all__ = ["AttackResult"]
 
@@ -92,8 +92,8 @@ class AttackResult:
         for targeted attacks; means over the successful ones: `mean_steps`, `mean_l2`, `mean_linf`,
         `mean_distance_to_manifold`, `mean_tangent_share`.
         """
-        success = _numpy(self.success)
-        right = _numpy(self.prediction_before) == _numpy(self.labels)
+        success = as_numpy(self.success)
+        right = as_numpy(self.prediction_before) == as_numpy(self.labels)
         figures: dict[str, int | float | None] = {"samples": len(self)}
         for name in ("success", "stalled", "max_steps"):
             figures[name] = int((self.status == name).sum())
@@ -109,15 +109,7 @@ class AttackResult:
         return figures
 
 
-def _numpy(x: Array) -> np.ndarray[Any, Any]:
-    if not isinstance(x, torch.Tensor):
-        return x
-    x = x.detach().cpu()
-    array: np.ndarray[Any, Any] = (x.double() if x.is_floating_point() else x).numpy()
-    return array
-
-
 def _mean(values: Array | None, where: np.ndarray[Any, Any]) -> float | None:
     if values is None or not where.any():
         return None
-    return float(_numpy(values)[where].mean(dtype=np.float64))
+    return float(as_numpy(values)[where].mean(dtype=np.float64))

@@ -20,7 +20,7 @@ from manifoldkit.attacks import (
     SubspacePGD,
     evaluate,
 )
-from manifoldkit.attacks.evaluation import _fingerprint
+from manifoldkit.attacks._record import fingerprint_of
 from manifoldkit.attacks.losses import margin
 from manifoldkit.datasets import make_circle
 from manifoldkit.geometry.exact import Plane
@@ -165,7 +165,7 @@ def test_fingerprint_names_everything_that_a_run_depends_on():
     other = torch.nn.Sequential(net[0], torch.nn.ReLU(), net[2])  # the same weights
 
     def prints() -> list[str]:
-        return [_fingerprint(r.get("model", net), {"a": r["attacks"]}, [], r.get("calibration"), 0) for r in variants]
+        return [fingerprint_of(r.get("model", net), {"a": r["attacks"]}, [], r.get("calibration"), 0) for r in variants]
 
     variants = runs(net, other)
     found = prints()
@@ -175,13 +175,13 @@ def test_fingerprint_names_everything_that_a_run_depends_on():
     assert prints() == found
 
 
-def test_use_of_a_manifold_does_not_change_the_fingerprint():
+def test_use_of_a_manifold_does_not_change_thefingerprint_of():
     net = torch.nn.Linear(2, 2).double()
     manifold = DiffusionManifold(n_components=9).fit(make_circle(60, grid=True).points)
     attack = ProjectionAttack(net, manifold, 0.1, bounds=None, steps=2)
-    before = _fingerprint(net, {"a": attack}, [], None, 0)
+    before = fingerprint_of(net, {"a": attack}, [], None, 0)
     attack(torch.rand(3, 2, dtype=torch.float64), [0, 1, 0])
-    assert _fingerprint(net, {"a": attack}, [], None, 0) == before
+    assert fingerprint_of(net, {"a": attack}, [], None, 0) == before
 
 
 @pytest.mark.parametrize("length", [0, 1, 20, 38, 60, 103])
@@ -268,6 +268,18 @@ def test_numpy_batches(convnet, images):
     torch_result = evaluate(convnet, batches(images, y), suite(convnet), eps=EPS)
     arrays = [(x.numpy(), t.numpy()) for x, t in batches(images, y)]
     assert same(torch_result, evaluate(convnet, arrays, suite(convnet), eps=EPS))
+
+
+def test_batches_in_two_bytes(tmp_path):
+    """numpy has no bfloat16."""
+    net = torch.nn.Linear(6, 3).bfloat16()
+    x = torch.rand(20, 6, generator=torch.Generator().manual_seed(0)).bfloat16()
+    y = net(x).argmax(1)
+    attacks = {"PGD": PGD(net, 0.2, steps=5, manifold=Plane(torch.eye(6)[:, :2]))}
+    path = tmp_path / "run.jsonl"
+    found = evaluate(net, [(x, y)], attacks, path=path)
+    assert found.table()[0]["robust_accuracy"] < 1
+    assert same(found, evaluate(net, [(x, y)], attacks, path=path))
 
 
 @pytest.mark.parametrize(

@@ -99,8 +99,8 @@ def test_scores_and_an_atlas_of_their_labels():
             z = super().forward(x)
             return torch.stack([-z, z], dim=1)
 
-    rows = slice(None, None, 6)
-    options = {"steps": 8, "restarts": 1, "n_refine": 3}
+    rows = slice(None, None, 12)
+    options = {"steps": 5, "restarts": 1, "n_refine": 2}
     scores = decompose_risk(Radius(), x[rows], y[rows], atlas.fit(x, y), 0.12, **options)
     classes = (y + 1) // 2
     other = ManifoldAtlas(atlas.estimator).fit(x, classes)
