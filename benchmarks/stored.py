@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,5 +16,5 @@ def stored(file: Path, compute: Callable[[], Any]) -> Any:
         partial = file.with_suffix(".partial")
         partial.write_text(json.dumps(compute()))
         partial.replace(file)
-        print(f"{file.stem}: {file.read_text()}", flush=True)
+        print(f"{file.stem}: {file.read_text()}", file=sys.stderr, flush=True)
     return json.loads(file.read_text())
