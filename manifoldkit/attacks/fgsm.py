@@ -36,7 +36,7 @@ class FGSM(PGD):
     bounds : (low, high) or None, default=(0, 1)
         Range of valid image entries. Normalisation belongs into the model.
     manifold : Manifold or LabelledManifold, optional
-        Only measured: fills `distance_to_manifold` of the result.
+        Only measured: fills `distance_to_manifold` and `tangent_share` of the result.
     early_stop : bool, default=True
         Leave samples that are wrong already as they are.
 

@@ -58,7 +58,7 @@ class PGD(Attack):
     generator : torch.Generator, optional
         Source of the random starts; None is a fresh one. It advances with every run.
     manifold : Manifold or LabelledManifold, optional
-        Only measured: fills `distance_to_manifold` of the result.
+        Only measured: fills `distance_to_manifold` and `tangent_share` of the result.
     record_path : bool, default=False
         Keep the images of every step.
     momentum : float, default=0.0
