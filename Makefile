@@ -15,11 +15,13 @@ help: ## list the targets
 
 .venv: $(STAMP) ## create the virtual environment with pinned versions
 
-# torch goes first, by itself and pinned, so that a local build of it (CPU only, say) is kept.
+# torch goes first, by itself and pinned, so that a local build of it (CPU only, say) is kept. torchattacks, which the
+# tests compare with, asks for torchvision, and so for another torch, but does not import it: it comes alone.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -c constraints.txt "$$(grep '^torch==' constraints.txt)"
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -c constraints.txt --no-deps torchattacks
 	touch $(STAMP)
 
 lint: $(STAMP) ## style and types

@@ -15,10 +15,8 @@ found numerically, which leaves no way to 0.07 for caps wider than 75 degrees.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +30,7 @@ import torch
 from scipy.optimize import minimize
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
+from stored import stored
 
 from manifoldkit.datasets import load_mnist, make_open_sphere, make_s_curve, make_swiss_roll
 from manifoldkit.isometry import (
@@ -90,13 +89,6 @@ def table(title: str, head: tuple[str, ...], rows: list[tuple[object, ...]]) -> 
 def spread(values: list[float], digits: int = 4) -> str:
     deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.{digits}f}{deviation}"
-
-
-def stored(file: Path, compute: Callable[[], dict[str, float]]) -> dict[str, float]:
-    if not file.exists():
-        file.write_text(json.dumps(compute()))
-        print(f"{file.stem}: {file.read_text()}", file=sys.stderr)
-    return json.loads(file.read_text())
 
 
 # ------------------------------------------------------------------------ steps

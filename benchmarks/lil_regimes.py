@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from lil_robustness import BETAS, cell, gradient_norms, stored, survived, table, trained, under  # sets the threads
+from lil_robustness import BETAS, cell, gradient_norms, survived, table, trained, under  # sets the threads
+from stored import stored
 from torch import Tensor, nn
 
 from manifoldkit import DiffusionManifold, ManifoldAtlas

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import os
 import statistics
 import sys
@@ -27,6 +26,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np
 import torch
+from stored import stored
 from torch import Tensor
 
 from manifoldkit import DiffusionManifold, ManifoldAtlas
@@ -122,12 +122,6 @@ def on_the_atlas(
             "on_manifold_steps": float(walk.steps_taken[walk.success].float().mean()),
             "random_walk": float((~control.run(x[:FEW], y[:FEW]).success).float().mean()),
         }
-
-
-def stored(file: Path, compute: Callable[[], dict[str, float]]) -> dict[str, float]:
-    if not file.exists():
-        file.write_text(json.dumps(compute()))
-    return json.loads(file.read_text())
 
 
 def cell(rows: list[dict[str, float]], name: str, digits: int = 3) -> str:

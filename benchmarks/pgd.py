@@ -1,11 +1,10 @@
 """What PGD costs beside other libraries at equal robust accuracy: CPU seconds, one thread.
 
-    pip install --target PEERS --no-deps torchattacks foolbox eagerpy GitPython gitdb smmap requests
-    PYTHONPATH=PEERS python benchmarks/pgd.py --out benchmarks/pgd.md
+    python benchmarks/pgd.py --out benchmarks/pgd.md
 
-(`--no-deps`, since torchattacks asks for torchvision and with it for another torch.) A small convolutional network is
-trained on scikit-learn's digits, scaled to 28 x 28; 256 held-out images are attacked in L_inf by 40 steps of eps / 10
-without random start, at several eps. All do the same deterministic walk, so that robust accuracy must agree; ours drops
+torchattacks and foolbox come with `make .venv`. A small convolutional network is trained on scikit-learn's digits,
+scaled to 28 x 28; 256 held-out images are attacked in L_inf by 40 steps of eps / 10 without random start, at several
+eps. All do the same deterministic walk, so that robust accuracy must agree; ours drops
 the samples that are broken. The libraries take turns, and medians with ranges are shown.
 """
 
@@ -90,7 +89,7 @@ def main() -> None:
     net, x, y = task(args.seed)
     accuracy = float((net(x).argmax(1) == y).float().mean())
     lines = [
-        "# PGD: what 40 steps cost", "", "    PYTHONPATH=PEERS python benchmarks/pgd.py --out benchmarks/pgd.md", "",
+        "# PGD: what 40 steps cost", "", "    python benchmarks/pgd.py --out benchmarks/pgd.md", "",
         f"One thread of {platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.0f}, torch "
         f"{torch.__version__}; seed {args.seed}; 256 images of 28 x 28, clean accuracy {accuracy:.4f}; L_inf, step "
         f"eps / 10. Medians of {args.repeats} runs, in turns; the ratio is that of the medians to ours.", "",

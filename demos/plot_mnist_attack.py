@@ -17,9 +17,11 @@ criteria of the table.
 Look at the column "distance quantile": it is the share of real images, held out, that are nearer to the manifold.
 FGSM leaves the manifold, PGD moves off by less since it stops at the first success; the adversaries of the
 on-manifold attack stay about as near as real images (with residual "drop" they are on the manifold by construction,
-so that 0 says nothing there). "To nearest real" is the distance to the nearest of the 60,000 training images. Then
-look at the pictures: some adversaries have become another digit, which "5-NN keeps class" counts, and some are
-superpositions of strokes that nobody would write. A distance does not see everything.
+so that 0 says nothing there). "p > 0.05" is the share of adversaries that a test with p-values does not tell from
+real data, by their distance to the manifold and by the tangent share of the change. "To nearest real" is the distance
+to the nearest of the 60,000 training images. Then look at the pictures: some adversaries have become another digit,
+which "5-NN keeps class" counts, and some are superpositions of strokes that nobody would write. A distance does not
+see everything.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ from manifoldkit import DiffusionManifold, ManifoldAtlas
 from manifoldkit.attacks import FGSM, PGD, Attack, AttackResult, OnManifoldPGD, RandomTangentWalk
 from manifoldkit.datasets import load_mnist
 from manifoldkit.plotting import plot_attack_rows, plot_embedding, plot_success_curve, plot_tangent_images
-from manifoldkit.risk import DistanceCalibration
+from manifoldkit.risk import DistanceCalibration, OnManifoldTest
 
 EPS = 0.2  # radius of FGSM and PGD in the maximum norm
 STEPS = 40
@@ -150,25 +152,33 @@ def run_attacks(model: nn.Module, atlas: ManifoldAtlas, data: Images, alpha: flo
 
 
 def table(
-    results: dict[str, tuple], data: Images, calibration: DistanceCalibration, judge: KNeighborsClassifier
+    results: dict[str, tuple],
+    data: Images,
+    calibration: DistanceCalibration,
+    test: OnManifoldTest,
+    judge: KNeighborsClassifier,
 ) -> str:
-    """Comparison in Markdown; sizes, quantiles and the 5-NN column are those of the broken images."""
+    """Comparison in Markdown; sizes, quantiles, p-values and the 5-NN column are those of the broken images."""
 
-    def realism(images: Tensor, labels: Tensor) -> list[str]:
+    def realism(images: Tensor, rows: Tensor) -> list[str]:
+        labels = data.labels[rows]
         quantile = np.median(calibration.quantile(images, labels))
+        p_value = test.test(images, data.attacked[rows], labels).p_value
         flat = images.flatten(1).numpy()
         nearest = np.median(judge.kneighbors(flat, 1)[0])
-        return [f"{quantile:.2f}", f"{nearest:.2f}", f"{(judge.predict(flat) == labels.numpy()).mean():.2f}"]
+        kept = (judge.predict(flat) == labels.numpy()).mean()
+        return [f"{quantile:.2f}", f"{(p_value > 0.05).mean():.2f}", f"{nearest:.2f}", f"{kept:.2f}"]
 
-    head = ("attack", "accuracy", "broken", "L2", "L_inf", "distance quantile", "to nearest real")
+    head = ("attack", "accuracy", "broken", "L2", "L_inf", "distance quantile", "p > 0.05", "to nearest real")
     head += ("5-NN keeps class", "steps", "seconds")
-    rows = [("clean", "1.000", "0.000", "0.00", "0.00", *realism(data.attacked, data.labels), "", "")]
+    everything = torch.ones(len(data.labels), dtype=torch.bool)
+    rows = [("clean", "1.000", "0.000", "0.00", "0.00", *realism(data.attacked, everything), "", "")]
     for name, (result, seconds) in results.items():
         broken = result.success
-        figures = ["-"] * 5
+        figures = ["-"] * 6
         if broken.any():
             figures = [f"{result.l2[broken].mean():.2f}", f"{result.linf[broken].mean():.2f}"]
-            figures += realism(result.adversarial[broken], data.labels[broken])
+            figures += realism(result.adversarial[broken], broken)
         rate = float(broken.float().mean())
         steps = f"{result.steps_taken.float().mean():.1f}"
         rows.append((name, f"{1 - rate:.3f}", f"{rate:.3f}", *figures, steps, f"{seconds:.1f}"))
@@ -265,13 +275,14 @@ def main() -> None:
 
     data = split_test_images(model, test_images, test_labels, args.images, args.skip)
     calibration = DistanceCalibration(atlas).fit(data.held_out, data.held_out_labels)
-    clock.lap("calibrate distances")
+    test = OnManifoldTest(atlas).fit(data.held_out[::4], data.held_out_labels[::4])
+    clock.lap("calibrate")
     judge = KNeighborsClassifier(5).fit(train_images.reshape(len(train_images), -1), train_labels)
     alpha = search_step_size(model, atlas, data, calibration, judge)
     clock.lap("search the step size")
     results = run_attacks(model, atlas, data, alpha, args.seed)
     clock.lap("attack")
-    text = table(results, data, calibration, judge)
+    text = table(results, data, calibration, test, judge)
     clock.lap("judge")
     draw(model, atlas, data, results, args.out)
     clock.lap("draw")

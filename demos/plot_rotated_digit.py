@@ -4,12 +4,13 @@ An adversary in degrees: one digit under rotation and scale
 
 All renderings of one digit under rotation and scale form a surface in image space, and every point of it has a
 meaning: an angle and a scale. The demo learns that surface for each of ten digits from a grid of renderings,
-attacks a network along it, and reads the adversary's angle and scale off the manifold (by extending cos, sin and
-scale as sampled functions). Then it checks the explanation: it renders the digit at the angle and scale that were
-read, and asks the network again.
+attacks a network along it, and reads angle and scale along the walk off the manifold (`explain`: cos, sin and scale
+are extended as sampled functions; how far the neighbours disagree is the uncertainty). Then it checks the explanation:
+it renders the digit at the angle and scale that were read, and asks the network again.
 
-Look at the map: the walk starts at the true digit, in the white region, and ends where the colours begin. The
-star is the read-out of the adversary.
+Look at the maps: the walk climbs the loss from the true digit to the dashed line, where the network begins to be wrong.
+In the map of classes it starts in the white region and ends where the colours begin. The cross is the read-out of the
+adversary, its bars the uncertainty.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from manifoldkit import DiffusionManifold
-from manifoldkit.attacks import AttackResult, OnManifoldPGD
+from manifoldkit.attacks import AttackResult, Explanation, OnManifoldPGD, explain
 from manifoldkit.datasets import load_mnist, make_rotated_digit, render_digit
-from manifoldkit.plotting import plot_decision_map, plot_images
+from manifoldkit.plotting import plot_decision_map, plot_images, plot_loss_map
 
 ANGLES = np.arange(-80.0, 80.1, 2.0)
 SCALES = np.arange(0.7, 1.201, 0.02)
@@ -43,22 +44,20 @@ class Surface:
 
     digit: Tensor
     manifold: DiffusionManifold
-    meanings: np.ndarray  # cos and sin of the angle, and the scale, of each training image
+    labels: dict[str, np.ndarray]  # angle in degrees and scale of each training image
 
-    def read(self, images: Tensor) -> np.ndarray:
-        """Angles in degrees and scales (B, 2) of images on the surface."""
-        cos, sin, scale = self.manifold.extend(self.meanings, images.double()).numpy().T
-        return np.column_stack([np.degrees(np.arctan2(sin, cos)), scale])
+    def read(self, result: AttackResult, images: Tensor | None = None) -> Explanation:
+        """Angles and scales along a walk; without a recorded path, at the images and at its end."""
+        return explain(result, self.labels, self.manifold, images=images, periods={"angle": 360})
 
 
 def learn_surface(digit: Tensor) -> Surface:
     rendered = make_rotated_digit(digit.numpy(), angles=ANGLES, scales=SCALES)
-    angle, scale = rendered.parameters.T
-    meanings = np.column_stack([np.cos(np.radians(angle)), np.sin(np.radians(angle)), scale])
+    labels = dict(zip(("angle", "scale"), rendered.parameters.T, strict=True))
     # Images turn fast: the grid must be fine and the series long to follow them. Without noise, local principal
     # components are the best tangents.
     manifold = DiffusionManifold(300, n_neighbors=8, dimension=2, n_projection_components=260, tangent_method="pca")
-    return Surface(digit, manifold.fit(rendered.images), meanings)
+    return Surface(digit, manifold.fit(rendered.images), labels)
 
 
 def attack(model: nn.Module, surface: Surface, label: int) -> AttackResult:
@@ -66,12 +65,18 @@ def attack(model: nn.Module, surface: Surface, label: int) -> AttackResult:
     return walk.run(surface.digit[None], torch.tensor([label]))
 
 
-def readout_error(surface: Surface, seed: int = 0) -> np.ndarray:
-    """Median errors of angle (degrees) and scale on 200 renderings between those of the grid."""
+def readout_error(model: nn.Module, surface: Surface, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Median errors and uncertainties of angle (degrees) and scale on 200 renderings between those of the grid."""
     fresh = make_rotated_digit(
         surface.digit.numpy(), angles=(-75, 75), scales=(0.75, 1.15), n_samples=200, random_state=seed
     )
-    return np.median(np.abs(surface.read(torch.as_tensor(fresh.images)) - fresh.parameters), axis=0)
+    images = torch.as_tensor(fresh.images)
+    still = OnManifoldPGD(model, surface.manifold, steps=0).run(images, torch.zeros(len(images), dtype=torch.long))
+    found = surface.read(still, images)
+    values, spreads = (
+        np.column_stack([getattr(found[name], what)[0] for name in surface.labels]) for what in ("values", "spread")
+    )
+    return np.median(np.abs(values - fresh.parameters), axis=0), np.median(spreads, axis=0)
 
 
 def main() -> None:
@@ -86,22 +91,27 @@ def main() -> None:
     test_images, test_labels = (torch.as_tensor(part) for part in load_mnist("test"))
     right = predict(model, test_images) == test_labels.long()
 
-    print("digit  read as  steps   angle  scale  rendered there  confirmed   read-out error (median)")
+    print("digit  read as  steps          angle        scale  rendered there  confirmed   error (and spread), median")
     strip, titles, confirmed, broken, example = [], [], 0, 0, None
     for label in tqdm(range(10), desc="digits"):
         digit = test_images[right & (test_labels == label)][args.rank]
         surface = learn_surface(digit)
         result = attack(model, surface, label)
-        angle, scale = surface.read(result.adversarial)[0]
+        found = surface.read(result)
+        (angle, angle_spread), (scale, scale_spread) = (
+            (found[name].values[-1, 0], found[name].spread[-1, 0]) for name in surface.labels
+        )
         again = torch.as_tensor(render_digit(digit.numpy(), angle, scale))
         verdict = int(predict(model, again[None])[0])
-        error = readout_error(surface)
+        error, spread = readout_error(model, surface)
         after, success = int(result.prediction_after[0]), bool(result.success[0])
         holds = success and verdict != label
         broken, confirmed = broken + success, confirmed + holds
         tqdm.write(
-            f"{label:5d}  {after if success else '-':>7}  {int(result.steps_taken[0]):5d}  {angle:6.1f}  {scale:5.2f}  "
-            f"{verdict:14d}  {'yes' if holds else 'no' if success else '-':>9}   {error[0]:.2f} deg, {error[1]:.4f}"
+            f"{label:5d}  {after if success else '-':>7}  {int(result.steps_taken[0]):5d}  "
+            f"{angle:6.1f} ± {angle_spread:3.1f}  {scale:5.2f} ± {scale_spread:.2f}  "
+            f"{verdict:14d}  {'yes' if holds else 'no' if success else '-':>9}   "
+            f"{error[0]:.2f} ({spread[0]:.1f}) deg, {error[1]:.4f} ({spread[1]:.3f})"
         )
         strip += [digit, result.adversarial[0], again]
         titles += [f"{label}", f"read as {after}", f"{angle:.0f}°, x{scale:.2f}: {verdict}"]
@@ -116,20 +126,30 @@ def main() -> None:
     )
     save(axes, args.out / "rotated_digits.png")
     if example is not None:
-        save(draw_map(model, *example), args.out / "rotated_digit_map.png")
+        save(draw_maps(model, *example), args.out / "rotated_digit_map.png")
 
 
-def draw_map(model: nn.Module, surface: Surface, result: AttackResult, label: int):
+def draw_maps(model: nn.Module, surface: Surface, result: AttackResult, label: int):
+    """Loss and class over angle and scale, with the walk as it was read off the manifold."""
     angles, scales = np.linspace(-80, 80, 107), np.linspace(0.7, 1.2, 51)
     rendered = make_rotated_digit(surface.digit.numpy(), angles=angles, scales=scales)
-    classes = predict(model, torch.as_tensor(rendered.images)).numpy()
-    grid = np.empty((len(scales), len(angles)), dtype=int)
-    columns = np.searchsorted(angles, rendered.parameters[:, 0])
-    grid[np.searchsorted(scales, rendered.parameters[:, 1]), columns] = classes
-    path = surface.read(result.path[: int(result.steps_taken[0]) + 1, 0])
-    ax = plot_decision_map(grid, angles, scales, path=path, true_class=label, xlabel="angle (degrees)", ylabel="scale")
-    ax.set_title(f"what the network sees in one {label}, turned and scaled")
-    return ax
+    with torch.no_grad():
+        logits = torch.cat([model(part) for part in torch.as_tensor(rendered.images).split(1000)])
+    places = np.searchsorted(scales, rendered.parameters[:, 1]), np.searchsorted(angles, rendered.parameters[:, 0])
+    classes, loss = np.empty((51, 107), dtype=int), np.empty((51, 107))
+    classes[places] = logits.argmax(1)
+    loss[places] = nn.functional.cross_entropy(logits, torch.full((len(logits),), label), reduction="none")
+    found = surface.read(result)
+    path = found.path("angle", "scale", 0)
+    figure, axes = plt.subplots(1, 2, figsize=(12, 4.6), layout="constrained")
+    names = {"path": path, "xlabel": "angle (degrees)", "ylabel": "scale"}
+    plot_loss_map(loss, angles, scales, boundary=classes == label, ax=axes[0], **names)
+    plot_decision_map(classes, angles, scales, true_class=label, ax=axes[1], **names)
+    spread = [found[name].spread[-1, 0] for name in surface.labels]
+    for ax, color in zip(axes, ("white", "black"), strict=True):
+        ax.errorbar(*path[-1], xerr=spread[0], yerr=spread[1], color=color, capsize=3, linewidth=1.5)
+    figure.suptitle(f"one {label}, turned and scaled: the loss that the attack climbs, and what the network sees")
+    return axes
 
 
 def save(axes, path: Path) -> None:

@@ -8,7 +8,23 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["column", "one_of", "read_bounds", "read_images", "read_labels", "read_norm", "read_radius", "read_steps"]
+from manifoldkit.geometry.protocol import LabelledManifold, Manifold
+
+__all__ = [
+    "as_numpy",
+    "column",
+    "one_of",
+    "read_bounds",
+    "read_generator",
+    "read_images",
+    "read_labels",
+    "read_manifold",
+    "read_module",
+    "read_norm",
+    "read_number",
+    "read_radius",
+    "read_steps",
+]
 
 
 def read_images(
@@ -90,17 +106,52 @@ def read_steps(value: Any, name: str, least: int) -> int:
     return int(value)
 
 
-def read_bounds(bounds: Any) -> tuple[float, float] | None:
+def read_number(value: Any, name: str, least: float = -math.inf, most: float = math.inf) -> float:
+    """A finite number from `least` to `most`."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not (math.isfinite(value) and least <= value <= most):
+        limits = f"at least {least:g}" if math.isinf(most) else f"between {least:g} and {most:g}"
+        raise ValueError(f"{name} must be finite and {limits}, got {value!r}")
+    return float(value)
+
+
+def read_bounds(bounds: Any, name: str = "bounds") -> tuple[float, float] | None:
     """(low, high) with low < high, or None for no bounds."""
     if bounds is None:
         return None
     try:
         low, high = (float(b) for b in bounds)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"bounds must be a pair (low, high) or None, got {bounds!r}") from error
+        raise TypeError(f"{name} must be a pair (low, high) or None, got {bounds!r}") from error
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(f"bounds must be finite with low < high, or None, got {bounds!r}")
+        raise ValueError(f"{name} must be finite with low < high, or None, got {bounds!r}")
     return low, high
+
+
+def read_module(module: Any, name: str) -> torch.nn.Module:
+    """A network."""
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(f"{name} must be a torch.nn.Module, got {type(module).__name__}: wrap a function in one")
+    return module
+
+
+def read_manifold(manifold: Any) -> Any:
+    """A manifold, or a family of manifolds chosen by label."""
+    if not isinstance(manifold, Manifold | LabelledManifold):
+        what = "None" if manifold is None else type(manifold).__name__
+        raise TypeError(f"manifold must have project and tangent_basis, or at(labels), got {what}")
+    return manifold
+
+
+def read_generator(generator: Any) -> torch.Generator | None:
+    """A source of random numbers, or None."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"generator must be a torch.Generator or None, got {type(generator).__name__}: "
+            "use torch.Generator().manual_seed(seed)"
+        )
+    return generator
 
 
 def read_norm(norm: Any, *, allowed: tuple[float, ...] = (math.inf, 2, 1)) -> float:
@@ -116,7 +167,7 @@ def read_norm(norm: Any, *, allowed: tuple[float, ...] = (math.inf, 2, 1)) -> fl
 
 def one_of(value: str, name: str, options: tuple[str, ...]) -> str:
     """`value`, which must be one of the names."""
-    if value not in options:
+    if not isinstance(value, str) or value not in options:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
     return value
 
@@ -124,3 +175,12 @@ def one_of(value: str, name: str, options: tuple[str, ...]) -> str:
 def column(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """(B,) numbers as (B, 1, ..., 1), ready to multiply the samples of `like`."""
     return values.to(like).reshape(-1, *[1] * (like.ndim - 1))
+
+
+def as_numpy(x: Any) -> np.ndarray[Any, Any]:
+    """Numbers on the CPU, those of tensors that are no integers in float64 (numpy has no bfloat16)."""
+    if not isinstance(x, torch.Tensor):
+        return np.asarray(x)
+    x = x.detach().cpu()
+    array: np.ndarray[Any, Any] = (x.double() if x.is_floating_point() else x).numpy()
+    return array

@@ -12,7 +12,7 @@ import torch
 from manifoldkit.attacks.losses import Loss
 from manifoldkit.exceptions import ManifoldWarning
 
-__all__ = ["Network", "ProbabilitiesWarning", "as_found"]
+__all__ = ["Network", "ProbabilitiesWarning", "as_found", "check_classes", "check_logits"]
 
 
 View: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
@@ -135,36 +135,14 @@ class Network:
         return -value if self.targeted else value
 
     def _logits(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        logits = self.model(x)
-        if not isinstance(logits, torch.Tensor):
-            raise TypeError(
-                f"the model must return a tensor of logits (B, K), got {type(logits).__name__}: wrap it in a Module "
-                "whose forward returns the logits alone"
-            )
-        if logits.ndim != 2 or len(logits) != len(x):
-            raise ValueError(
-                f"the model must return logits of shape ({len(x)}, K), got {tuple(logits.shape)}: wrap it in a Module "
-                "that reshapes them"
-            )
-        if logits.shape[1] < 2:
-            raise ValueError(
-                "the model returns one logit a sample, attacks need two or more: for a binary model with logit z "
-                "return torch.cat([-z, z], dim=1) / 2"
-            )
-        if torch.isnan(logits).any():
-            raise ValueError("the model returns NaN logits: check its weights and the scaling of the images")
+        logits = check_logits(self.model(x), len(x))
         if not self._checked:
             self._check_once(logits.detach(), labels)
         return logits
 
     def _check_once(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
         self._checked = True
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= logits.shape[1]:
-            raise ValueError(
-                f"labels must lie in 0..{logits.shape[1] - 1} for the {logits.shape[1]} logits of the model, got "
-                f"values from {low} to {high}"
-            )
+        check_classes(labels, logits.shape[1])
         sums = logits.sum(dim=1)
         to_one = bool((logits >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), rtol=0, atol=1e-3)
         if to_one and len(logits) > 1:  # one such row may be chance
@@ -174,3 +152,37 @@ class Network:
                 ProbabilitiesWarning,
                 stacklevel=2,
             )
+
+
+def check_logits(
+    logits: object, n: int, advice: str = "check its weights and the scaling of the images"
+) -> torch.Tensor:
+    """What a model returned for n samples: logits (n, K), K > 1, without NaN."""
+    if not isinstance(logits, torch.Tensor):
+        raise TypeError(
+            f"the model must return a tensor of logits (B, K), got {type(logits).__name__}: wrap it in a Module whose "
+            "forward returns the logits alone"
+        )
+    if logits.ndim != 2 or len(logits) != n:
+        raise ValueError(
+            f"the model must return logits of shape ({n}, K), got {tuple(logits.shape)}: wrap it in a Module that "
+            "reshapes them"
+        )
+    if logits.shape[1] < 2:
+        raise ValueError(
+            "the model returns one logit a sample, two or more are needed: for a binary model with logit z return "
+            "torch.cat([-z, z], dim=1) / 2"
+        )
+    if torch.isnan(logits).any():
+        raise ValueError(f"the model returns NaN logits: {advice}")
+    return logits
+
+
+def check_classes(labels: torch.Tensor, n_classes: int) -> None:
+    """Refuse labels that are no index of a logit."""
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= n_classes:
+        raise ValueError(
+            f"labels must lie in 0..{n_classes - 1} for the {n_classes} logits of the model, got values from {low} to "
+            f"{high}"
+        )

@@ -15,7 +15,16 @@ import numpy as np
 import torch
 
 from manifoldkit._arrays import Array
-from manifoldkit.attacks._input import read_bounds, read_images, read_labels, read_radius, read_steps
+from manifoldkit.attacks._input import (
+    read_bounds,
+    read_generator,
+    read_images,
+    read_labels,
+    read_manifold,
+    read_module,
+    read_radius,
+    read_steps,
+)
 from manifoldkit.attacks._model import Network, as_found
 from manifoldkit.attacks.constraints import Constraint, norms
 from manifoldkit.attacks.loop import STATUSES, SUCCESS, Walk, walk
@@ -44,12 +53,21 @@ class Attack(ABC):
     operating system, and the global seed is neither read nor changed.
     """
 
+    model: torch.nn.Module
     steps: int
+    loss: Loss
+    targeted: bool
+    bounds: tuple[float, float] | None
+    manifold: Manifold | LabelledManifold | None
+    record_path: bool
+    generator: torch.Generator | None
     restarts: int = 1
     random_start: bool = False
     eps: torch.Tensor | None = None
+    alpha: torch.Tensor | None = None
     early_stop: bool = True
     least_steps = 0
+    needs_manifold = False
 
     def __init__(
         self,
@@ -63,25 +81,10 @@ class Attack(ABC):
         record_path: bool,
         generator: torch.Generator | None,
     ) -> None:
-        if not isinstance(model, torch.nn.Module):
-            raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}: wrap a function in one")
-        if generator is not None and not isinstance(generator, torch.Generator):
-            raise TypeError(
-                f"generator must be a torch.Generator or None, got {type(generator).__name__}: "
-                "use torch.Generator().manual_seed(seed)"
-            )
-        if manifold is not None and not isinstance(manifold, Manifold | LabelledManifold):
-            raise TypeError(
-                f"manifold must have project and tangent_basis, or at(labels), got {type(manifold).__name__}"
-            )
-        self.model = model
-        self.steps = read_steps(steps, "steps", 0)
-        self.loss = resolve(loss)
-        self.targeted = bool(targeted)
-        self.bounds = read_bounds(bounds)
-        self.manifold = manifold
-        self.record_path = bool(record_path)
-        self.generator = generator
+        self._store(
+            model=model, steps=steps, loss=loss, targeted=targeted, bounds=bounds, manifold=manifold,
+            record_path=record_path, generator=generator,
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({type(self.model).__name__}, steps={self.steps}, targeted={self.targeted})"
@@ -119,26 +122,40 @@ class Attack(ABC):
         (tensor(0.2000, dtype=torch.float64), tensor(0.1000, dtype=torch.float64))
         """
         result = copy.copy(self)
-        for name, value in changes.items():
-            if not hasattr(self, name):
+        for name in changes:
+            if name.startswith("_") or name not in vars(self):
                 raise ValueError(f"{type(self).__name__} has no {name}")
-            result._set(name, value)
+        result._store(**changes)
         result._check()
         return result
 
-    def _set(self, name: str, value: Any) -> None:
-        """Set an attribute to a value that a user gave, read as the constructor reads it."""
-        if name in ("eps", "alpha"):
-            value = None if value is None else read_radius(value, name)
-        elif name in ("steps", "restarts"):
-            value = read_steps(value, name, self.least_steps if name == "steps" else 1)
-        elif name in ("bounds", "box"):
-            value = read_bounds(value)
-        elif name == "loss":
-            value = resolve(value)
-        elif isinstance(getattr(self, name), bool):
-            value = bool(value)
-        setattr(self, name, value)
+    def _store(self, **values: Any) -> None:
+        """Set attributes to values that a user gave."""
+        for name, value in values.items():
+            setattr(self, name, self._read(name, value))
+
+    def _read(self, name: str, value: Any) -> Any:
+        """A value that a user gave for an attribute, checked; the constructor and :meth:`replaced` read by it."""
+        match name:
+            case "model":
+                return read_module(value, name)
+            case "generator":
+                return read_generator(value)
+            case "manifold":
+                return None if value is None and not self.needs_manifold else read_manifold(value)
+            case "eps" | "alpha":
+                return None if value is None else read_radius(value, name)
+            case "steps":
+                return read_steps(value, name, self.least_steps)
+            case "restarts":
+                return read_steps(value, name, 1)
+            case "bounds":
+                return read_bounds(value)
+            case "loss":
+                return resolve(value)
+            case "targeted" | "record_path" | "random_start" | "early_stop":
+                return bool(value)
+        return value
 
     def _check(self) -> None:
         """Refuse values that do not go together."""
@@ -162,7 +179,9 @@ class Attack(ABC):
             Member of a :class:`LabelledManifold` for each sample. Default: `labels`; required if `targeted`, where
             `labels` say nothing of the class that a sample has.
         start : tensor or array of shape (B, ...), optional
-            Where the walks begin, moved into the set of allowed images if need be; restarts begin at random again.
+            Where the walks begin, moved into the set of allowed images if need be (for :class:`LatentPGD`, the codes
+            of `start`); restarts begin at random again. Samples that are broken where they would begin without
+            `start` do not walk, unless ``early_stop=False``.
 
         Returns
         -------
@@ -186,20 +205,26 @@ class Attack(ABC):
             if eps is not None and len(eps) != len(x):
                 raise ValueError(f"eps holds {len(eps)} radii for {len(x)} images: give one each, or a single number")
             begin = None if start is None else self._read_start(start, x)
+            here = None if self.manifold is None else choose(self.manifold, members)
+            basis = None if here is None else self._basis(here, x)  # a manifold that does not fit is refused at once
             state, before = self._attack(network, x, goal, eps, members, begin)
-            return self._report(images, x, goal, state, before, self._measure(x, state.x, members))
+            measured = None if here is None or basis is None else self._measure(here, basis, x, state.x)
+            return self._report(images, x, goal, state, before, measured)
 
+    @staticmethod
+    def _basis(here: Manifold, x: torch.Tensor) -> torch.Tensor:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MedialAxisWarning)
+            return bases(here.tangent_basis(x), x)
+
+    @staticmethod
     def _measure(
-        self, x: torch.Tensor, adversarial: torch.Tensor, members: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        here: Manifold, basis: torch.Tensor, x: torch.Tensor, adversarial: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Distances of the adversaries to the manifold, and the share of each change that is tangent at the image."""
-        if self.manifold is None:
-            return None
-        here = choose(self.manifold, members)
         with warnings.catch_warnings():  # an adversary may end between two sheets; its distance tells
             warnings.simplefilter("ignore", MedialAxisWarning)
             landed = checked(here.project(adversarial), x, "project", tuple(x.shape))
-            basis = bases(here.tangent_basis(x), x)
         return norms(adversarial - landed), tangent_share(adversarial - x, basis)
 
     def _members(self, manifold_labels: Any, labels: torch.Tensor) -> torch.Tensor | None:

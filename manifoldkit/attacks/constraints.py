@@ -43,12 +43,13 @@ class Constraint(ABC):
     ----------
     needs_gradient : bool
         Whether `direction` reads the gradient; the loop computes none otherwise.
-    deterministic : bool
-        Whether a step from the same point is the same again, so that a walk that stands still will do so for ever.
+    deterministic : bool or Tensor (B,)
+        Whether a step from the same point is the same again, so that a walk that stands still will do so for ever; a
+        tensor tells of each sample, as the last direction was.
     """
 
     needs_gradient = True
-    deterministic = True
+    deterministic: bool | torch.Tensor = True
 
     @abstractmethod
     def start(self) -> torch.Tensor:

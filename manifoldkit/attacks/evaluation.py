@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FunctionType
 from typing import Any
 
 import numpy as np
 import torch
-from joblib.hashing import NumpyHasher
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from manifoldkit.attacks._input import read_radius
+from manifoldkit.attacks._input import as_numpy, read_radius
+from manifoldkit.attacks._record import Record, digest_of, fingerprint_of
 from manifoldkit.attacks.base import Attack
 
 __all__ = ["Evaluation", "evaluate"]
 
 #: What is kept of each sample, in the order of the file's columns.
 FIGURES = ("success", "steps", "l2", "linf", "distance", "tangent_share", "p_value")
-#: What a line of the record holds.
-KEYS = {"batch", "data", "labels", "predictions", "figures"}
 
 
 @dataclass
@@ -49,9 +43,10 @@ class Evaluation:
     def table(self) -> list[dict[str, Any]]:
         """One row for each attack and budget, tidy: `pandas.DataFrame(evaluation.table())` is a data frame.
 
-        Columns: `attack`, `eps`, `samples`, `clean_accuracy`, `robust_accuracy`; means over the samples that are
-        right before and broken: `steps`, `l2`, `linf`, `distance`, `tangent_share`; and `p_value_median`,
-        `on_manifold` (share of them with a p-value above 0.05). None where there is nothing to average.
+        Columns: `attack`, `eps`, `samples`, `clean_accuracy`, `robust_accuracy` (right before and not broken); means
+        over the samples that are right before and broken: `steps`, `l2`, `linf`, `distance`, `tangent_share`; and
+        `p_value_median`, `on_manifold` (share of them with a p-value above 0.05). None where there is nothing to
+        average.
         """
         right = self.predictions == self.labels
         rows = []
@@ -62,7 +57,7 @@ class Evaluation:
                 "eps": eps,
                 "samples": len(right),
                 "clean_accuracy": float(right.mean()),
-                "robust_accuracy": float(1 - figures["success"].mean()),
+                "robust_accuracy": float((right & (figures["success"] == 0)).mean()),
             }
             for name in FIGURES[1:-1]:
                 values = figures[name][broken]
@@ -121,7 +116,7 @@ def evaluate(
     loader : iterable of (images, labels)
         A `DataLoader` that does not shuffle, or a list of batches. Read once; empty batches are skipped.
     attacks : dict of str to Attack
-        None of them targeted.
+        None of them targeted. An `eps` or `alpha` with a number for each sample has them in the order of the loader.
     eps : sequence of float, optional
         Budgets for the attacks that have one, in place of their own; default: each attack as it is.
     calibration : OnManifoldTest, optional
@@ -141,8 +136,9 @@ def evaluate(
     Raises
     ------
     ValueError
-        If there are no attacks or no batches, an attack is targeted, budgets are not positive, the file belongs to
-        another run, or something cannot be hashed to tell one run from another.
+        If there are no attacks or no batches, an attack is targeted, budgets are not positive, an attack has numbers
+        for more or fewer samples than the loader, the file belongs to another run, or something cannot be hashed to
+        tell one run from another.
 
     Examples
     --------
@@ -165,6 +161,10 @@ def evaluate(
             raise ValueError(
                 f"attacks[{name!r}] is targeted and would take the true classes for its goals: evaluate untargeted ones"
             )
+    if eps is not None and not np.iterable(eps):
+        raise TypeError(f"eps must be a sequence of budgets or None, got {eps!r}: take [{eps!r}]")
+    if calibration is not None and not hasattr(calibration, "test"):
+        raise TypeError(f"calibration must be a fitted OnManifoldTest or None, got {type(calibration).__name__}")
     budgets = None if eps is None else sorted({float(read_radius(value, "every eps")) for value in eps})
     if budgets == []:
         raise ValueError("eps must hold at least one budget, or be None")
@@ -172,20 +172,29 @@ def evaluate(
     for name, attack in attacks.items():
         plan += [(name, e) for e in budgets] if budgets and attack.eps is not None else [(name, None)]
     record = (
-        None if path is None else _Record(Path(path), _fingerprint(model, attacks, plan, calibration, random_state))
+        None if path is None else Record(Path(path), fingerprint_of(model, attacks, plan, calibration, random_state))
     )
     batches: list[dict[str, Any]] = []
-    for number, (images, labels) in enumerate(tqdm(loader, desc="evaluation", disable=not progress)):
+    first = 0
+    for number, batch in enumerate(tqdm(loader, desc="evaluation", disable=not progress)):
+        if not isinstance(batch, Sequence) or len(batch) != 2:
+            raise TypeError(f"the loader must give pairs (images, labels), got {type(batch).__name__}")
+        images, labels = batch
         if not len(labels):
             continue
-        done = None if record is None else record.read(number, _digest(images, labels))
+        done = None if record is None else record.read(number, digest_of(images, labels))
         if done is None:
-            done = _batch(model, images, labels, attacks, plan, calibration, random_state, number)
+            done = _batch(model, images, labels, attacks, plan, calibration, random_state, number, first)
             if record is not None:
-                record.write(number, _digest(images, labels), done)
+                record.write(number, digest_of(images, labels), done)
         batches.append(done)
+        first += len(labels)
     if not batches:
         raise ValueError("the loader is empty: give at least one batch (images, labels)")
+    for label, e in plan:
+        for kind, values in _of_each(attacks[label], e).items():
+            if len(values) != first:
+                raise ValueError(_misfit(label, kind, values, f"{first}"))
     result = Evaluation(
         labels=np.concatenate([b["labels"] for b in batches]),
         predictions=np.concatenate([b["predictions"] for b in batches]),
@@ -205,150 +214,56 @@ def _batch(
     calibration: Any,
     random_state: int,
     number: int,
+    first: int,
 ) -> dict[str, Any]:
-    """Figures of a batch for each entry of the plan, as nested lists."""
+    """Figures of a batch, whose samples are those from `first` on, for each entry of the plan, as nested lists."""
     figures: list[NDArray[np.float64]] = []
     predictions: Any = None
     for position, (name, e) in enumerate(plan):
         seed = int(np.random.SeedSequence([random_state, position, number]).generate_state(1)[0])
         changes: dict[str, Any] = {"model": model, "generator": torch.Generator().manual_seed(seed)}
-        attack = attacks[name].replaced(**(changes if e is None else changes | {"eps": e}))
         before = figures[-1] if position and e is not None and plan[position - 1][0] == name else None
         held = np.ones(len(labels), dtype=bool) if before is None else before[0] == 0
         now = np.full((len(FIGURES), len(labels)), np.nan) if before is None else before.copy()
         if held.any():
             keep = torch.from_numpy(held) if isinstance(images, torch.Tensor) else held
             goal = labels[torch.from_numpy(held)] if isinstance(labels, torch.Tensor) else np.asarray(labels)[held]
-            result = attack.run(images[keep], goal)
+            rows = torch.from_numpy(first + np.flatnonzero(held))
+            for key, values in _of_each(attacks[name], e).items():
+                if len(values) < first + len(labels):
+                    raise ValueError(_misfit(name, key, values, "more"))
+                changes[key] = values[rows]
+            if e is not None:
+                changes["eps"] = e
+            result = attacks[name].replaced(**changes).run(images[keep], goal)
             now[:, held] = _figures(result, images[keep], goal, calibration)
             if predictions is None:
-                predictions = _array(result.prediction_before).astype(int)
+                predictions = as_numpy(result.prediction_before).astype(int)
         figures.append(now)
     return {
-        "labels": _array(labels).astype(int).tolist(),
+        "labels": as_numpy(labels).astype(int).tolist(),
         "predictions": predictions.tolist(),
         "figures": [f.tolist() for f in figures],
     }
 
 
+def _of_each(attack: Attack, e: float | None) -> dict[str, torch.Tensor]:
+    """The radii and step lengths of an attack that are given for each sample; a budget `e` stands for all radii."""
+    given = {"alpha": attack.alpha, "eps": attack.eps if e is None else None}
+    return {key: values for key, values in given.items() if values is not None and values.ndim}
+
+
+def _misfit(name: str, key: str, values: torch.Tensor, count: str) -> str:
+    return (
+        f"{key} of the attack {name!r} holds {len(values)} numbers and the loader {count} samples: give one for each, "
+        "or a single number"
+    )
+
+
 def _figures(result: Any, images: Any, labels: Any, calibration: Any) -> NDArray[np.float64]:
     missing = np.full(len(result), np.nan)
     columns = (result.success, result.steps_taken, result.l2, result.linf)
-    values = [_array(column) for column in columns]
-    values += [missing if c is None else _array(c) for c in (result.distance_to_manifold, result.tangent_share)]
+    values = [as_numpy(column) for column in columns]
+    values += [missing if c is None else as_numpy(c) for c in (result.distance_to_manifold, result.tangent_share)]
     values.append(missing if calibration is None else calibration.test(result.adversarial, images, labels).p_value)
     return np.array(values, dtype=np.float64)
-
-
-def _array(x: Any) -> NDArray[Any]:
-    return x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
-
-
-class _Record:
-    """A file of JSON lines: a head that names the run, then one line for each finished batch."""
-
-    def __init__(self, path: Path, fingerprint: str) -> None:
-        self.path = path
-        self.done: dict[int, dict[str, Any]] = {}
-        if not path.exists() or not path.read_bytes():
-            path.write_text(json.dumps({"manifoldkit": "evaluation", "run": fingerprint}) + "\n")
-            return
-        content = path.read_text(encoding="utf-8", errors="replace")
-        lines = content.split("\n")
-        head = _parsed(lines[0])
-        if head is None or head.get("manifoldkit") != "evaluation":
-            raise ValueError(f"{path} is not the record of an evaluation: give another path")
-        if head.get("run") != fingerprint:
-            raise ValueError(
-                f"{path} belongs to a run with another network, other attacks, budgets or seeds: give another path, or "
-                "remove the file"
-            )
-        for line in lines[1:]:
-            entry = _parsed(line)  # the last line of an interrupted run may be torn, any line damaged: not done then
-            if entry is not None and entry.pop("checksum", None) == _checksum(entry) and entry.keys() >= KEYS:
-                self.done[entry["batch"]] = entry
-        if not content.endswith("\n"):
-            with path.open("a") as file:
-                file.write("\n")
-
-    def read(self, number: int, digest: str) -> dict[str, Any] | None:
-        entry = self.done.get(number)
-        if entry is not None and entry["data"] != digest:
-            raise ValueError(f"{self.path} holds other images for batch {number}: do not shuffle, or give another path")
-        return entry
-
-    def write(self, number: int, digest: str, figures: dict[str, Any]) -> None:
-        entry = {"batch": number, "data": digest, **figures}
-        with self.path.open("a") as file:
-            file.write(json.dumps(entry | {"checksum": _checksum(entry)}) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def _checksum(entry: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
-
-
-def _parsed(line: str) -> dict[str, Any] | None:
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _digest(images: Any, labels: Any) -> str:
-    parts = [np.ascontiguousarray(_array(part)) for part in (images, labels)]
-    text = hashlib.sha256()
-    for part in parts:
-        text.update(f"{part.dtype}{part.shape}".encode())
-        text.update(part.tobytes())
-    return text.hexdigest()
-
-
-class _Hasher(NumpyHasher):
-    """joblib's hash of contents; pickles of tensors hold addresses, so these are hashed by their entries."""
-
-    def save(self, obj: Any) -> None:
-        if isinstance(obj, torch.nn.Module):
-            obj = (repr(obj), list(obj.state_dict().items()))
-        elif isinstance(obj, torch.Tensor):
-            plain = obj.detach().cpu()
-            plain = plain.float() if plain.dtype == torch.bfloat16 else plain
-            obj = (str(obj.dtype), plain.contiguous().numpy())
-        elif hasattr(type(obj), "MADE_LATER"):
-            name = f"{type(obj).__module__}.{type(obj).__qualname__}"
-            obj = (name, {key: value for key, value in vars(obj).items() if key not in obj.MADE_LATER})
-        super().save(obj)
-
-
-def _hash(value: Any, what: str) -> str:
-    try:
-        return str(_Hasher("sha1").hash(value))
-    except (pickle.PicklingError, AttributeError, TypeError, RuntimeError) as error:
-        raise ValueError(
-            f"a record needs to tell one run from another, and {what} cannot be hashed ({error}): define its class at "
-            "the top of a module, or leave path out"
-        ) from error
-
-
-def _fingerprint(
-    model: torch.nn.Module, attacks: Mapping[str, Attack], plan: Any, calibration: Any, random_state: int
-) -> str:
-    """A digest of the networks' weights and layers, and of all that the attacks and the calibration are set to."""
-    parts = [repr(plan), repr(random_state), _hash(model, "the model"), _hash(calibration, "the calibration")]
-    for name, attack in attacks.items():
-        parts.append(f"{name!r} {type(attack).__module__}.{type(attack).__qualname__}")
-        for key, value in sorted(vars(attack).items()):
-            if key not in ("model", "generator", "_layers"):  # replaced by those of the run, or made from the manifold
-                what = f"{key} of the attack {name!r}"
-                parts.append(f"{key} {_loss_name(value, what) if key == 'loss' else _hash(value, what)}")
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _loss_name(loss: Any, what: str) -> str:
-    if isinstance(loss, torch.nn.Module):
-        return _hash(loss, what)
-    if not isinstance(loss, FunctionType) or "<" in loss.__qualname__:  # <lambda>, <locals>: one name for many
-        raise ValueError(f"{what} has no name that a record could tell it by: define a function at the top of a module")
-    return f"{loss.__module__}.{loss.__qualname__}"

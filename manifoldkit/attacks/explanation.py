@@ -28,8 +28,8 @@ class Reading:
     values : array of shape (T + 1, B)
         Numbers; angles between -period / 2 and period / 2; or classes.
     spread : array of shape (T + 1, B)
-        How far the labels of the neighbours that are averaged are apart: their standard deviation; for angles the
-        circular one, infinite where they point nowhere; for classes the share of the other classes.
+        How far the labels of the neighbours are apart, by their Nystrom weights: their standard deviation; for angles
+        the circular one, infinite where they point nowhere; for classes the weight of the other classes.
     """
 
     kind: str
@@ -84,10 +84,11 @@ def explain(
     r"""Read the meaning of an attack's walk off the manifold.
 
     Labels are functions at the training samples, and are extended to the points of the walk by the manifold's Nystrom
-    average, :math:`\tilde f(x) = \sum_j p_j(x) C_j^f`: numbers as they are, angles as pairs (cos, sin), classes as
-    one-hot rows. The spread tells whether the neighbours agree: :math:`\widetilde{f^2} - \tilde f^2` for numbers, the
-    circular standard deviation :math:`\sqrt{-2 \log R}` with R the length of the mean pair for angles, and one minus
-    the share of the class read for classes.
+    series, :math:`\tilde f(x) = \sum_j p_j(x) C_j^f`: numbers as they are, angles as pairs (cos, sin), classes as
+    one-hot rows. The spread tells whether the neighbours agree, from plain means with the same weights,
+    :math:`\bar f(x) = \sum_j p_j(x) f_j`: for numbers :math:`(\overline{f^2} - \bar f^2)^{1/2}`; for angles the
+    circular standard deviation :math:`\sqrt{-2 \log R}` with R the length of the mean pair; for classes one minus the
+    weight of the class read. (The series itself overshoots where a label jumps, and its squares with it.)
 
     Parameters
     ----------
@@ -96,7 +97,7 @@ def explain(
     labels : dict of str to array of shape (n,)
         Of the n samples that the manifold was fitted to, in their order.
     manifold : DiffusionManifold
-        Anything with ``extend(values, points)``.
+        Anything with ``extend(values, points)`` and ``local_average(values, points)``.
     images : array of shape (B, ...), optional
         The images attacked, needed if the result has no path.
     periods : dict of str to float, optional
@@ -128,10 +129,15 @@ def explain(
     >>> abs(reading.values[0, 0]) < 1, 45 <= reading.values[-1, 0] < 49
     (np.True_, np.True_)
     """
+    if not isinstance(result, AttackResult):
+        raise TypeError(f"result must be an AttackResult, from run of an attack, got {type(result).__name__}")
     if not isinstance(labels, Mapping) or not labels:
         raise ValueError("labels must be a dict of names and label arrays, with one entry at the least")
-    if not hasattr(manifold, "extend"):
-        raise TypeError(f"manifold must have extend(values, points), got {type(manifold).__name__}")
+    if not (hasattr(manifold, "extend") and hasattr(manifold, "local_average")):
+        raise TypeError(
+            "manifold must have extend and local_average, as a fitted DiffusionManifold has (of an atlas, take the "
+            f"member of the class), got {type(manifold).__name__}"
+        )
     periods = {} if periods is None else dict(periods)
     for name in [*periods, *classes]:
         if name not in labels:
@@ -146,11 +152,15 @@ def explain(
         columns.append(block)
     if len({len(block) for block in columns}) != 1:
         raise ValueError(f"labels must have one length, got {[len(block) for block in columns]}")
-    flat = points.reshape(-1, *points.shape[2:])
-    extended = as_array(manifold.extend(np.concatenate(columns, axis=1), flat)).reshape(*points.shape[:2], width)
+    flat, functions = points.reshape(-1, *points.shape[2:]), np.concatenate(columns, axis=1)
+    extended, nearby = (
+        as_array(read(functions, flat)).reshape(*points.shape[:2], width)
+        for read in (manifold.extend, manifold.local_average)
+    )
     readings = {}
     for name, kind in kinds.items():
-        values, spread = _read(kind, extended[..., slices[name]], labels[name], periods.get(name))
+        part = slices[name]
+        values, spread = _read(kind, extended[..., part], nearby[..., part], labels[name], periods.get(name))
         readings[name] = Reading(kind, values, spread)
     return Explanation(readings, np.asarray(as_array(result.steps_taken)).astype(np.int64))
 
@@ -190,15 +200,18 @@ def _features(name: str, given: Any, period: float | None, is_class: bool) -> tu
     return "angle", np.column_stack([np.cos(phase), np.sin(phase)])
 
 
-def _read(kind: str, extended: Floats, given: Any, period: float | None) -> tuple[NDArray[Any], Floats]:
-    """Values and spreads (T + 1, B) from extended functions (T + 1, B, q)."""
+def _read(kind: str, extended: Floats, nearby: Floats, given: Any, period: float | None) -> tuple[NDArray[Any], Floats]:
+    """Values and spreads (T + 1, B) from the series of functions and their means nearby, both (T + 1, B, q)."""
     if kind == "class":
-        return np.unique(np.asarray(given))[extended.argmax(axis=2)], 1 - extended.max(axis=2).clip(0, 1)
+        chosen = extended.argmax(axis=2)
+        weight = np.take_along_axis(nearby, chosen[..., None], axis=2)[..., 0]
+        return np.unique(np.asarray(given))[chosen], 1 - weight.clip(0, 1)
     if kind == "value":
-        mean, square = extended[..., 0], extended[..., 1]
-        return mean + as_array(given).mean(), np.sqrt(np.maximum(square - mean**2, 0))
+        spread = np.sqrt(np.maximum(nearby[..., 1] - nearby[..., 0] ** 2, 0))
+        return extended[..., 0] + as_array(given).mean(), spread
     assert period is not None
-    cos, sin = extended[..., 0], extended[..., 1]
+    unit = period / (2 * np.pi)
     with np.errstate(divide="ignore"):
-        spread = np.sqrt(np.maximum(-2 * np.log(np.minimum(np.hypot(cos, sin), 1)), 0))
-    return np.arctan2(sin, cos) * period / (2 * np.pi), spread * period / (2 * np.pi)
+        length = np.minimum(np.hypot(nearby[..., 0], nearby[..., 1]), 1)
+        spread = np.sqrt(np.maximum(-2 * np.log(length), 0))
+    return np.arctan2(extended[..., 1], extended[..., 0]) * unit, spread * unit

@@ -36,7 +36,7 @@ class FGSM(PGD):
     bounds : (low, high) or None, default=(0, 1)
         Range of valid image entries. Normalisation belongs into the model.
     manifold : Manifold or LabelledManifold, optional
-        Only measured: fills `distance_to_manifold` of the result.
+        Only measured: fills `distance_to_manifold` and `tangent_share` of the result.
     early_stop : bool, default=True
         Leave samples that are wrong already as they are.
 
@@ -87,6 +87,11 @@ class FGSM(PGD):
             manifold=manifold,
             early_stop=early_stop,
         )
+
+    def _check(self) -> None:
+        super()._check()
+        if self.steps != 1 or self.alpha is not None:
+            raise ValueError("FGSM makes one step of length eps: for other steps or alpha take PGD")
 
     def _step_sizes(self, n: int, eps: torch.Tensor | None) -> torch.Tensor:
         assert eps is not None

@@ -105,8 +105,8 @@ def walk(
             objective,
             _objective_at(network, constraint, goal),
         )
-        if constraint.deterministic and rule.memoryless:
-            moving &= (moved != x).flatten(1).any(dim=1)
+        if rule.memoryless:
+            moving &= (moved != x).flatten(1).any(dim=1) | ~torch.as_tensor(constraint.deterministic)
         if not moving.all():
             state.code[rows[~moving]] = STALLED
             if not moving.any():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
-from manifoldkit.attacks._input import one_of, read_radius, read_steps
+from manifoldkit.attacks._input import one_of, read_radius
 from manifoldkit.attacks.base import Attack
 from manifoldkit.attacks.constraints import Constraint
 from manifoldkit.attacks.losses import Loss
@@ -15,6 +16,14 @@ from manifoldkit.attacks.steps import LineSearch, StepRule
 from manifoldkit.geometry.protocol import LabelledManifold, Manifold
 
 __all__ = ["OnManifoldPGD", "RandomTangentWalk"]
+
+
+OPTIONS = {
+    "tangent": ("fixed", "refresh"),
+    "projection": ("full", "normal"),
+    "residual": ("drop", "carry"),
+    "budget": ("ambient", "geodesic"),
+}
 
 
 class OnManifoldPGD(Attack):
@@ -105,6 +114,14 @@ class OnManifoldPGD(Attack):
     """
 
     manifold: Manifold | LabelledManifold
+    alpha: torch.Tensor
+    normalize: bool
+    tangent: str
+    projection: str
+    residual: str
+    budget: str
+    line_search: tuple[float, ...] | None
+    needs_manifold = True
 
     def __init__(
         self,
@@ -129,8 +146,6 @@ class OnManifoldPGD(Attack):
         restarts: int = 1,
         early_stop: bool = True,
     ) -> None:
-        if manifold is None:
-            raise TypeError("manifold must have project and tangent_basis, or at(labels), got None")
         super().__init__(
             model,
             steps=steps,
@@ -141,23 +156,23 @@ class OnManifoldPGD(Attack):
             record_path=record_path,
             generator=generator,
         )
-        self.alpha = read_radius(alpha, "alpha")
-        self.eps = None if eps is None else read_radius(eps, "eps")
-        self.normalize = bool(normalize)
-        self.tangent = one_of(tangent, "tangent", ("fixed", "refresh"))
-        self.projection = one_of(projection, "projection", ("full", "normal"))
-        self.residual = one_of(residual, "residual", ("drop", "carry"))
-        self.budget = one_of(budget, "budget", ("ambient", "geodesic"))
-        self.line_search = None if line_search is None else _factors(line_search)
-        self.random_start = bool(random_start)
-        self.restarts = read_steps(restarts, "restarts", 1)
-        self.early_stop = bool(early_stop)
+        self._store(
+            alpha=alpha, eps=eps, normalize=normalize, tangent=tangent, projection=projection, residual=residual,
+            budget=budget, line_search=line_search, random_start=random_start, restarts=restarts, early_stop=early_stop,
+        )  # fmt: skip
         self._check()
 
-    def _set(self, name: str, value: Any) -> None:
-        super()._set(name, value)
-        if name == "line_search" and value is not None:
-            self.line_search = _factors(value)
+    def _read(self, name: str, value: Any) -> Any:
+        if name in OPTIONS:
+            return one_of(value, name, OPTIONS[name])
+        match name:
+            case "line_search":
+                return None if value is None else _factors(value)
+            case "normalize":
+                return bool(value)
+            case "alpha" if value is None:
+                raise TypeError("alpha must be a number or one number for each sample, got None")
+        return super()._read(name, value)
 
     def _check(self) -> None:
         super()._check()
@@ -222,6 +237,8 @@ class RandomTangentWalk(OnManifoldPGD):
 
 
 def _factors(values: Any) -> tuple[float, ...]:
+    if isinstance(values, str) or not np.iterable(values):
+        raise TypeError(f"line_search must be a sequence of numbers or None, got {values!r}")
     factors = tuple(read_radius(value, "every factor of line_search").item() for value in values)
     if not factors:
         raise ValueError("line_search must hold at least one factor, or be None")

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from manifoldkit.attacks._input import one_of, read_norm, read_radius, read_steps
+from manifoldkit.attacks._input import one_of, read_norm, read_number
 from manifoldkit.attacks.base import Attack
 from manifoldkit.attacks.constraints import Constraint, L2Ball, LinfBall
 from manifoldkit.attacks.l1 import L1Ball
@@ -58,7 +58,7 @@ class PGD(Attack):
     generator : torch.Generator, optional
         Source of the random starts; None is a fresh one. It advances with every run.
     manifold : Manifold or LabelledManifold, optional
-        Only measured: fills `distance_to_manifold` of the result.
+        Only measured: fills `distance_to_manifold` and `tangent_share` of the result.
     record_path : bool, default=False
         Keep the images of every step.
     momentum : float, default=0.0
@@ -67,8 +67,9 @@ class PGD(Attack):
         Steps of one length, or steps that are halved where a walk no longer gains [3]_, which need no `alpha` and
         answer with the point of the largest loss.
     early_stop : bool, default=True
-        Let broken samples leave the batch. Without, every sample has all its steps and its last point is the answer,
-        as from other libraries and as adversarial training wants it.
+        Let broken samples leave the batch. Without, every sample has all its steps, as in other libraries and as
+        adversarial training wants it, and the answer is its last point, or with ``step_control="apgd"`` that of the
+        largest loss, broken or not.
 
     Raises
     ------
@@ -100,6 +101,9 @@ class PGD(Attack):
     (tensor([[0.6250, 0.7500]]), tensor([2]))
     """
 
+    norm: str | float
+    momentum: float
+    step_control: str
     least_steps = 1
 
     def __init__(
@@ -124,7 +128,7 @@ class PGD(Attack):
     ) -> None:
         super().__init__(
             model,
-            steps=read_steps(steps, "steps", 1),
+            steps=steps,
             loss=loss,
             targeted=targeted,
             bounds=bounds,
@@ -132,33 +136,30 @@ class PGD(Attack):
             record_path=record_path,
             generator=generator,
         )
-        self.eps = read_radius(eps, "eps")
-        self.alpha = None if alpha is None else read_radius(alpha, "alpha")
-        self.norm = norm
-        self._norm = read_norm(norm)
-        self.random_start = bool(random_start)
-        self.restarts = read_steps(restarts, "restarts", 1)
-        self.momentum = float(momentum)
-        if not (math.isfinite(self.momentum) and self.momentum >= 0):
-            raise ValueError(f"momentum must be a number that is not negative, got {momentum!r}")
-        self.step_control = one_of(step_control, "step_control", ("fixed", "apgd"))
-        self.early_stop = bool(early_stop)
+        self._store(
+            eps=eps, alpha=alpha, norm=norm, random_start=random_start, restarts=restarts, momentum=momentum,
+            step_control=step_control, early_stop=early_stop,
+        )  # fmt: skip
         self._check()
 
-    def _set(self, name: str, value: Any) -> None:
-        super()._set(name, value)
-        if name == "norm":
-            self._norm = read_norm(value, allowed=self._norms())
-        elif name == "step_control":
-            one_of(value, name, ("fixed", "apgd"))
+    def _read(self, name: str, value: Any) -> Any:
+        match name:
+            case "norm":
+                read_norm(value)
+            case "momentum":
+                return read_number(value, name, 0)
+            case "step_control":
+                return one_of(value, name, ("fixed", "apgd"))
+            case "eps" if value is None:
+                raise TypeError("eps must be a number or one number for each sample, got None")
+        return super()._read(name, value)
 
-    def _norms(self) -> tuple[float, ...]:
-        return math.inf, 2, 1
+    @property
+    def _norm(self) -> float:
+        return read_norm(self.norm)
 
     def _check(self) -> None:
         super()._check()
-        if self.eps is None:
-            raise TypeError("eps must be a number or one number for each sample, got None")
         if self.momentum and self.step_control == "apgd":
             raise ValueError("step_control='apgd' has a momentum of its own: leave momentum out")
 

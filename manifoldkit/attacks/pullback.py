@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from manifoldkit.attacks._input import read_bounds
+from manifoldkit.attacks._input import read_bounds, read_module
 from manifoldkit.attacks.constraints import Constraint
 from manifoldkit.attacks.pgd import BALLS, PGD
 from manifoldkit.attacks.tangent import choose
@@ -117,17 +117,15 @@ class ProjectionAttack(_PullbackPGD):
     """
 
     manifold: Manifold | LabelledManifold
+    needs_manifold = True
 
     def __init__(self, model: torch.nn.Module, manifold: Manifold | LabelledManifold, eps: Any, **options: Any) -> None:
-        if manifold is None:
-            raise TypeError("manifold must have project and tangent_basis, or at(labels), got None")
         super().__init__(model, eps, manifold=manifold, **options)
-        self._layers: dict[Any, torch.nn.Module] = {}
 
-    def _set(self, name: str, value: Any) -> None:
-        super()._set(name, value)
-        if name == "manifold":  # a new dict: the layers of the attack copied stay its own
-            self._layers = {}
+    def _store(self, **values: Any) -> None:
+        super()._store(**values)
+        if "manifold" in values:  # a new dict: the layers of the attack copied stay its own
+            self._layers: dict[Any, torch.nn.Module] = {}
 
     def _bind(
         self,
@@ -219,6 +217,10 @@ class LatentPGD(_PullbackPGD):
     tensor([[0.3750, 0.6250]])
     """
 
+    decoder: torch.nn.Module
+    encoder: torch.nn.Module
+    box: tuple[float, float] | None
+
     def __init__(
         self,
         model: torch.nn.Module,
@@ -230,12 +232,16 @@ class LatentPGD(_PullbackPGD):
         bounds: tuple[float, float] | None = (0, 1),
         **options: Any,
     ) -> None:
-        for name, module in (("decoder", decoder), ("encoder", encoder)):
-            if not isinstance(module, torch.nn.Module):
-                raise TypeError(f"{name} must be a torch.nn.Module, got {type(module).__name__}: wrap it in one")
         super().__init__(model, eps, bounds=bounds, **options)
-        self.decoder, self.encoder = decoder, encoder
-        self.box = read_bounds(box)
+        self._store(decoder=decoder, encoder=encoder, box=box)
+
+    def _read(self, name: str, value: Any) -> Any:
+        match name:
+            case "decoder" | "encoder":
+                return read_module(value, name)
+            case "box":
+                return read_bounds(value, name)
+        return super()._read(name, value)
 
     def _modules(self) -> tuple[torch.nn.Module, ...]:
         return self.model, self.decoder, self.encoder

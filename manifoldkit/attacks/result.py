@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from manifoldkit._arrays import Array
+from manifoldkit.attacks._input import as_numpy
 
 __all__ = ["AttackResult"]
 
@@ -20,7 +20,9 @@ class AttackResult:
     Attributes
     ----------
     adversarial : array of shape (B, ...)
-        The last image of every walk, in the shape, kind, dtype and device of the images.
+        Where every walk ended, in the shape, kind, dtype and device of the images: at its last image or, with
+        ``step_control="apgd"``, at the first broken one, else at that of the largest loss. Of several restarts, the
+        first that breaks, else the one that ends at the largest loss.
     labels : int array of shape (B,)
         The labels given: true classes, or targets.
     targeted : bool
@@ -85,18 +87,19 @@ class AttackResult:
         """Figures of the whole batch, as plain numbers; None where a mean has no samples or has no meaning.
 
         Keys: `samples`, `success`, `stalled`, `max_steps` (counts), `success_rate`; `clean_accuracy` (before),
-        `robust_accuracy` (after) and `flipped_rate` (share of the right ones that the attack broke), all three None
+        `robust_accuracy` (share that is right before and not broken: what a walk from elsewhere, a reconstruction say,
+        puts right does not count) and `flipped_rate` (share of the right ones that the attack broke), all three None
         for targeted attacks; means over the successful ones: `mean_steps`, `mean_l2`, `mean_linf`,
         `mean_distance_to_manifold`, `mean_tangent_share`.
         """
-        success = _numpy(self.success)
-        right = _numpy(self.prediction_before) == _numpy(self.labels)
+        success = as_numpy(self.success)
+        right = as_numpy(self.prediction_before) == as_numpy(self.labels)
         figures: dict[str, int | float | None] = {"samples": len(self)}
         for name in ("success", "stalled", "max_steps"):
             figures[name] = int((self.status == name).sum())
         figures["success_rate"] = float(success.mean())
         figures["clean_accuracy"] = None if self.targeted else float(right.mean())
-        figures["robust_accuracy"] = None if self.targeted else float(1 - success.mean())
+        figures["robust_accuracy"] = None if self.targeted else float((right & ~success).mean())
         figures["flipped_rate"] = None if self.targeted else _mean(success, right)
         figures["mean_steps"] = _mean(self.steps_taken, success)
         figures["mean_l2"] = _mean(self.l2, success)
@@ -106,15 +109,7 @@ class AttackResult:
         return figures
 
 
-def _numpy(x: Array) -> np.ndarray[Any, Any]:
-    if not isinstance(x, torch.Tensor):
-        return x
-    x = x.detach().cpu()
-    array: np.ndarray[Any, Any] = (x.double() if x.is_floating_point() else x).numpy()
-    return array
-
-
 def _mean(values: Array | None, where: np.ndarray[Any, Any]) -> float | None:
     if values is None or not where.any():
         return None
-    return float(_numpy(values)[where].mean(dtype=np.float64))
+    return float(as_numpy(values)[where].mean(dtype=np.float64))

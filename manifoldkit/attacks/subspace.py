@@ -24,8 +24,6 @@ class _SubspaceBall(Constraint):
     Where the gradient has no part in the subspace the step is a random one.
     """
 
-    deterministic = False  # a random step that changes nothing may be followed by one that does
-
     def __init__(
         self,
         images: torch.Tensor,
@@ -54,6 +52,7 @@ class _SubspaceBall(Constraint):
         assert gradient is not None
         part = self._part(unit(gradient))
         lost = norms(part) == 0
+        self.deterministic = ~lost  # a random step that changes nothing may be followed by one that does
         if lost.any():
             chance = self._part(unit(draw(part, self.generator, normal=True)))
             part = torch.where(column(lost, part).bool(), chance, part)
@@ -129,6 +128,9 @@ class SubspacePGD(PGD):
     tensor([[-0.0625,  0.0000]])
     """
 
+    component: str
+    retract: bool
+
     def __init__(
         self,
         model: torch.nn.Module,
@@ -140,15 +142,24 @@ class SubspacePGD(PGD):
         retract: bool = True,
         **options: Any,
     ) -> None:
-        component = one_of(component, "component", ("tangent", "normal", "ambient"))
-        if manifold is None and component != "ambient":
-            raise ValueError(f"component={component!r} needs a manifold whose tangents it can ask for, got None")
-        read_norm(norm, allowed=(math.inf, 2, 1) if component == "ambient" else (math.inf, 2))
+        self._store(component=component, retract=retract)
         super().__init__(model, eps, norm=norm, manifold=manifold, **options)
-        self.component, self.retract = component, bool(retract)
 
-    def _norms(self) -> tuple[float, ...]:
-        return (math.inf, 2, 1) if self.component == "ambient" else (math.inf, 2)
+    def _read(self, name: str, value: Any) -> Any:
+        match name:
+            case "component":
+                return one_of(value, name, ("tangent", "normal", "ambient"))
+            case "retract":
+                return bool(value)
+        return super()._read(name, value)
+
+    def _check(self) -> None:
+        super()._check()
+        if self.component == "ambient":
+            return
+        if self.manifold is None:
+            raise ValueError(f"component={self.component!r} needs a manifold whose tangents it can ask for, got None")
+        read_norm(self.norm, allowed=(math.inf, 2))
 
     def _bind(
         self,

@@ -9,7 +9,16 @@ import torch
 from manifoldkit.attacks.constraints import unit
 from manifoldkit.geometry.protocol import LabelledManifold, Manifold
 
-__all__ = ["apply", "bases", "checked", "choose", "coefficients", "tangent_normal_split", "tangent_share"]
+__all__ = [
+    "apply",
+    "bases",
+    "check_orthonormal",
+    "checked",
+    "choose",
+    "coefficients",
+    "tangent_normal_split",
+    "tangent_share",
+]
 
 
 def tangent_normal_split(v: torch.Tensor, basis: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -33,11 +42,7 @@ def tangent_normal_split(v: torch.Tensor, basis: torch.Tensor) -> tuple[torch.Te
     """
     if basis.ndim != 3 or basis.shape[:2] != (len(v), v[0].numel()):
         raise ValueError(f"basis must have shape ({len(v)}, {v[0].numel()}, d), got {tuple(basis.shape)}")
-    gram = basis.mT @ basis
-    norm = gram.diagonal(dim1=1, dim2=2)
-    expected = torch.diag_embed((norm > 0.5).to(norm))
-    if not torch.allclose(gram, expected, rtol=0, atol=1e-3):
-        raise ValueError("the columns of basis must be orthonormal: take torch.linalg.qr of them")
+    check_orthonormal(basis, "the columns of basis")
     tangent = apply(basis, coefficients(basis, v.flatten(1))).reshape(v.shape)
     return tangent, v - tangent
 
@@ -85,5 +90,21 @@ def checked(value: object, x: torch.Tensor, name: str, shape: tuple[int | None, 
 
 
 def bases(value: object, x: torch.Tensor) -> torch.Tensor:
-    """Tangent bases (B, D, d) from a manifold, checked as :func:`checked` does."""
-    return checked(value, x, "tangent_basis", (len(x), x[0].numel(), None))
+    """Tangent bases (B, D, d) from a manifold, checked as :func:`checked` does, and orthonormal."""
+    basis = checked(value, x, "tangent_basis", (len(x), x[0].numel(), None))
+    check_orthonormal(basis, "the columns of the manifold's tangent_basis")
+    return basis
+
+
+def check_orthonormal(basis: torch.Tensor, name: str) -> None:
+    """Refuse bases (B, D, d) whose columns are not orthonormal, the columns of zeros at the end apart."""
+    wide = basis if basis.dtype == torch.float64 else basis.float()
+    gram = wide.mT @ wide
+    lengths = gram.diagonal(dim1=1, dim2=2)
+    expected = torch.diag_embed((lengths > 0.5).to(gram))
+    error = (gram - expected).abs().amax() if gram.numel() else 0.0
+    if error > 1e-3 + 2 * torch.finfo(basis.dtype).eps:  # numbers of two bytes round by more
+        raise ValueError(
+            f"{name} must be orthonormal (or zero), but T^T T is off by {float(error):.3g}: take the Q of "
+            "torch.linalg.qr"
+        )

@@ -7,8 +7,17 @@ from typing import Any
 import torch
 
 from manifoldkit._arrays import Array, like
-from manifoldkit.attacks._input import column, read_images, read_radius, read_steps
-from manifoldkit.attacks._model import Network, as_found
+from manifoldkit.attacks._input import (
+    column,
+    read_generator,
+    read_images,
+    read_manifold,
+    read_module,
+    read_number,
+    read_radius,
+    read_steps,
+)
+from manifoldkit.attacks._model import Network, as_found, check_logits
 from manifoldkit.attacks.constraints import draw, unit
 from manifoldkit.attacks.losses import cross_entropy
 from manifoldkit.attacks.tangent import apply, bases, coefficients
@@ -67,7 +76,8 @@ def tnar_tangent(
     >>> abs(r).round(decimals=3)
     tensor([[0.3000, 0.4000, 0.0000]])
     """
-    with torch.inference_mode(False), torch.no_grad(), as_found(model):
+    read_manifold(manifold)
+    with torch.inference_mode(False), torch.no_grad(), as_found(read_module(model, "model")):
         x = read_images(images, *Network(model, cross_entropy, False).home(), None)
         basis = bases(manifold.tangent_basis(x), x)
         if basis.shape[2] == 0:  # a manifold of points has no tangent change
@@ -120,9 +130,8 @@ def tnar_normal(
     >>> abs(r).round(decimals=3)
     tensor([[0.0000, 0.5000]])
     """
-    if not lam >= 0:
-        raise ValueError(f"lam must be a number that is not negative, got {lam!r}")
-    with torch.inference_mode(False), torch.no_grad(), as_found(model):
+    read_number(lam, "lam", 0)
+    with torch.inference_mode(False), torch.no_grad(), as_found(read_module(model, "model")):
         x = read_images(images, *Network(model, cross_entropy, False).home(), None)
         away = unit(read_images(tangent, x.device, x.dtype, None))
         if away.shape != x.shape:
@@ -138,7 +147,7 @@ def _hessian_product(model: torch.nn.Module, x: torch.Tensor, v: torch.Tensor) -
     """H v for every sample, (B, ...): twice back through KL(p(x) || p(x + r)) at r = 0."""
     with torch.enable_grad():
         r = torch.zeros_like(x, requires_grad=True)
-        log_p = torch.log_softmax(model(x + r), dim=1)
+        log_p = torch.log_softmax(check_logits(model(x + r), len(x)), dim=1)
         p = log_p.detach().exp()
         (gradient,) = torch.autograd.grad(-(p * log_p).sum(), r, create_graph=True)
         if not gradient.requires_grad:
@@ -161,6 +170,7 @@ def _sized(r: torch.Tensor, eps: Any) -> torch.Tensor:
 
 
 def _source(generator: torch.Generator | None) -> torch.Generator:
+    generator = read_generator(generator)
     if generator is None:
         generator = torch.Generator()
         generator.seed()

@@ -11,8 +11,8 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from manifoldkit._arrays import Array
-from manifoldkit.attacks._input import read_images, read_labels, read_steps
-from manifoldkit.attacks._model import Network
+from manifoldkit.attacks._input import read_images, read_labels, read_module, read_number, read_steps
+from manifoldkit.attacks._model import Network, check_classes, check_logits
 from manifoldkit.attacks.base import Attack
 from manifoldkit.attacks.losses import cross_entropy
 
@@ -85,17 +85,24 @@ def adversarial_step(
     >>> sorted(figures)
     ['attacked_accuracy', 'clean_accuracy', 'loss']
     """
-    if not 0 <= clean_share <= 1:
-        raise ValueError(f"clean_share must lie between 0 and 1, got {clean_share!r}")
+    read_module(model, "model")
+    read_number(clean_share, "clean_share", 0, 1)
+    if attack is not None and not isinstance(attack, Attack):
+        raise TypeError(f"attack must be an Attack or None, got {type(attack).__name__}")
     if attack is not None and attack.targeted:
         raise ValueError(
             "attack is targeted and would take the true classes for its goals: train with an untargeted one"
         )
+    if not isinstance(images, torch.Tensor):
+        raise TypeError(f"images must be a torch tensor, got {type(images).__name__}")
+    if len(images) == 0:
+        raise ValueError("the batch is empty: give at least one image")
     labels = read_labels(labels, len(images), images.device)
     attacked = images if attack is None else attack.replaced(model=model)(images, labels)
     model.train()
     optimizer.zero_grad(set_to_none=True)
-    clean_logits = model(images)
+    clean_logits = check_logits(model(images), len(images), "lower the learning rate")
+    check_classes(labels, clean_logits.shape[1])
     logits = clean_logits
     loss = functional.cross_entropy(clean_logits, labels)
     if attack is not None:
@@ -162,7 +169,7 @@ def adversarial_training(
     >>> len(history.loss), history.loss[-1] < history.loss[0]
     (20, True)
     """
-    x = read_images(images, *Network(model, cross_entropy, False).home(), None)
+    x = read_images(images, *Network(read_module(model, "model"), cross_entropy, False).home(), None)
     y = read_labels(labels, len(x), x.device)
     epochs, batch_size = read_steps(epochs, "epochs", 1), read_steps(batch_size, "batch_size", 1)
     if generator is None:

@@ -265,19 +265,54 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
         >>> round(float(np.degrees(np.arctan2(s, c))), 1)
         45.0
         """
-        flat = self._query(Y)
+        flat, values = self._query(Y), self._known(F)
+        length = self.n_projection_components_ if n_components is None else positive(n_components, "n_components")
+        if length > self.n_components_:
+            raise ValueError(f"n_components={length} exceeds the {self.n_components_} fitted ones")
+        modes = self._modes(values, length)
+        result = self._average(flat, *self._series(modes), far)
+        return like(result[:, 0] if np.ndim(F) == 1 else result, Y)
+
+    def local_average(self, F: Any, Y: Any, *, far: str | None = None) -> Any:
+        r"""Mean of a function over the training samples near each point, :math:`\sum_j p_j(x) f_j`.
+
+        The same weights as in `extend`, which are not negative and add up to 1, but of f itself instead of its series:
+        smoother, and never outside the range of f. So it gives the spread of values nearby, as the mean of the
+        squares less the square of the mean; the series of a function that jumps overshoots, and the difference of two
+        of them may be negative.
+
+        Parameters
+        ----------
+        F : array or Tensor (n,) or (n, q)
+            Values at the training samples.
+        Y : array or Tensor (B, *shape)
+        far : {"shift", "plain", "knn"}, optional
+
+        Returns
+        -------
+        array or Tensor (B,) or (B, q), of the kind of `Y`
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> t = 2 * np.pi * np.arange(200) / 200
+        >>> m = DiffusionManifold(n_components=9).fit(np.column_stack([np.cos(t), np.sin(t)]))
+        >>> m.local_average(t > 3, [[1.0, 1.0], [-1.0, -1.0]]).round(2)
+        array([0., 1.])
+        """
+        flat, values = self._query(Y), self._known(F)
+        result = self._average(flat, torch.from_numpy(values), far=far)
+        return like(result[:, 0] if np.ndim(F) == 1 else result, Y)
+
+    def _known(self, F: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Values (n,) or (n, q) at the training samples as (u, q) at the distinct ones."""
         values = as_array(F, "F")
         if values.ndim not in (1, 2) or len(values) != len(self.eigenfunctions_):
             raise ValueError(
                 f"F must hold a value or a row for each of the {len(self.eigenfunctions_)} training samples, "
                 f"got shape {values.shape}"
             )
-        length = self.n_projection_components_ if n_components is None else positive(n_components, "n_components")
-        if length > self.n_components_:
-            raise ValueError(f"n_components={length} exceeds the {self.n_components_} fitted ones")
-        modes = self._modes(self._sampling.gather(values.reshape(len(values), -1)), length)
-        result = self._average(flat, *self._series(modes), far)
-        return like(result[:, 0] if values.ndim == 1 else result, Y)
+        return self._sampling.gather(values.reshape(len(values), -1))
 
     def project(self, Y: Any, n_iter: int = 1, *, n_full: int = 1, far: str | None = None) -> Any:
         r"""Nystrom projection of points onto the manifold.

@@ -41,9 +41,13 @@ class RiskAttacks:
     tolerance: float
     off_manifold: str
 
-    def run(self, x: torch.Tensor, y: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        """Attack a batch (B, ...) with labels (B,), and follow the adversaries to their foot points."""
-        members = y if isinstance(self.manifold, LabelledManifold) else None
+    def run(
+        self, x: torch.Tensor, y: torch.Tensor, members: torch.Tensor | None, generator: torch.Generator
+    ) -> dict[str, torch.Tensor]:
+        """Attack a batch (B, ...) with classes (B,), and follow the adversaries to their foot points.
+
+        `members` (B,) are the labels by which a `LabelledManifold` is chosen; None for a plain manifold.
+        """
         feet, _ = foot_points(self.manifold, x, members, n_iter=self.n_refine)
         feet = feet if self.bounds is None else feet.clamp(*self.bounds)
         delta = norms(x - feet)
@@ -65,17 +69,20 @@ class RiskAttacks:
         ambient: Any = PGD(self.model, self.eps * (1 - 1e-6), **common).run(at, y, start=at)
         self._put(found, "adv", ambient.success, ambient.adversarial)
         attack = SubspacePGD(self.model, self.manifold, radius, "normal", **common)
-        normal: Any = attack.run(centre, y, start=centre)
+        normal: Any = attack.run(centre, y, manifold_labels=members, start=centre)
         self._put(found, "normal", normal.success & (normal.tangent_share <= self.tolerance), normal.adversarial)
-        self._in_manifold(found, y, common)
+        self._in_manifold(found, y, members, common)
         self._follow(found, at, y, members)
         return found
 
-    def _in_manifold(self, found: dict[str, torch.Tensor], y: torch.Tensor, common: dict[str, Any]) -> None:
+    def _in_manifold(
+        self, found: dict[str, torch.Tensor], y: torch.Tensor, members: torch.Tensor | None, common: dict[str, Any]
+    ) -> None:
         centre, budget = found["centre"], 2 * found["radius"]
         starts = [centre]
-        if self.tnar and not isinstance(self.manifold, LabelledManifold):
-            r = tnar_tangent(self.model, self.manifold, centre, budget / 2, generator=common["generator"])
+        if self.tnar:
+            here = choose(self.manifold, members)
+            r = tnar_tangent(self.model, here, centre, budget / 2, generator=common["generator"])
             starts += [centre + r, centre - r]
         self._put(found, "in_manifold", torch.zeros_like(y, dtype=torch.bool), centre)
         for number, start in enumerate(starts):
@@ -84,7 +91,8 @@ class RiskAttacks:
                 return
             options = common if number == 0 else common | {"restarts": 1}
             attack = SubspacePGD(self.model, self.manifold, budget[rows], "tangent", **options)
-            result: Any = attack.run(centre[rows], y[rows], start=start[rows])
+            which = None if members is None else members[rows]
+            result: Any = attack.run(centre[rows], y[rows], manifold_labels=which, start=start[rows])
             # The walk's ball lies about the foot of the centre, which is another point if the centre is off ("raw").
             near = norms(result.adversarial - centre[rows], self.norm) <= budget[rows] * (1 + 1e-6)
             hit = result.success & near

@@ -50,7 +50,10 @@ def read_classes(score: Callable[[Any], Any], points: NDArray[np.float64]) -> tu
     if isinstance(score, torch.nn.Module):
         device, dtype = Network(score, cross_entropy, False).home()
         with torch.no_grad(), as_found(score):
-            answer = score(torch.as_tensor(points).to(device=device, dtype=dtype)).double().cpu().numpy()
+            returned = score(torch.as_tensor(points).to(device=device, dtype=dtype))
+        if not isinstance(returned, torch.Tensor):
+            raise TypeError(f"score must return a tensor, got {type(returned).__name__}: wrap it in a Module")
+        answer = returned.double().cpu().numpy()
     else:
         answer = np.asarray(score(points), dtype=np.float64)
     if answer.ndim not in (1, 2) or len(answer) != len(points) or (answer.ndim == 2 and answer.shape[1] < 2):

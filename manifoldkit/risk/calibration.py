@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from .._arrays import Array, as_array, as_tensor
+from ..attacks._input import read_manifold
 from ..geometry.protocol import LabelledManifold, Manifold
 
 __all__ = ["DistanceCalibration"]
@@ -61,6 +62,7 @@ class DistanceCalibration(BaseEstimator):
         labels : array (n,), optional
             Needed if the manifold is chosen by label.
         """
+        read_manifold(self.manifold)
         distances = self.distance(X, labels)
         if len(distances) == 0:
             raise ValueError("X is empty: give held-out samples to compare with")

@@ -10,8 +10,17 @@ import torch
 from tqdm.auto import tqdm
 
 from .._arrays import Array, like
-from ..attacks._input import one_of, read_bounds, read_images, read_norm, read_steps
-from ..attacks._model import Network, as_found
+from ..attacks._input import (
+    one_of,
+    read_bounds,
+    read_images,
+    read_manifold,
+    read_module,
+    read_norm,
+    read_number,
+    read_steps,
+)
+from ..attacks._model import Network, as_found, check_logits
 from ..attacks.losses import cross_entropy
 from ..geometry.protocol import LabelledManifold, Manifold
 from ._attacks import RiskAttacks
@@ -75,6 +84,7 @@ def decompose_risk(
     X : array of shape (n, ...)
     y : int array of shape (n,)
     manifold : Manifold or LabelledManifold
+        Of a labelled family, the member for the label in `y` of each sample.
     eps : float
         Budget in the units of X.
     norm : {2, "inf"}, default=2
@@ -130,17 +140,20 @@ def decompose_risk(
     >>> rates["normal"] > rates["std"], risk.shares()["unexplained"]
     (True, 0.0)
     """
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}: wrap a function in one")
+    read_module(model, "model")
+    read_manifold(manifold)
     eps = check_eps(eps)
     check_reach(manifold, eps, allow_large_eps)
     p_norm = read_norm(norm, allowed=(math.inf, 2))
     one_of(off_manifold, "off_manifold", ("project", "inflate", "raw"))
     read_steps(batch_size, "batch_size", 1)
+    read_steps(n_refine, "n_refine", 0)
+    read_number(tolerance, "tolerance", 0, 1)
     limits = read_bounds(bounds)
     device, dtype = Network(model, cross_entropy, False).home()
     x = read_images(X, device, dtype, limits)
-    classifier, labels = _classifier(model, x, y)
+    classifier, labels, given = _classifier(model, x, y)
+    members = given if isinstance(manifold, LabelledManifold) else None
     estimate = RiskAttacks(
         classifier, manifold, eps, p_norm, steps=steps, restarts=restarts, loss=loss, bounds=limits, tnar=tnar,
         n_refine=n_refine, tolerance=tolerance, off_manifold=off_manifold,
@@ -149,11 +162,12 @@ def decompose_risk(
     for number, start in enumerate(tqdm(range(0, len(x), batch_size), desc="risk", disable=not progress)):
         seed = int(np.random.SeedSequence([random_state, number]).generate_state(1)[0])
         rows = slice(start, start + batch_size)
-        parts.append(estimate.run(x[rows], labels[rows], torch.Generator().manual_seed(seed)))
+        which = None if members is None else members[rows]
+        parts.append(estimate.run(x[rows], labels[rows], which, torch.Generator().manual_seed(seed)))
     found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     within = 2 * found["radius"] * (1 + 1e-6)
     if off_manifold != "raw":  # there the samples are no points of the manifold
-        _neighbours(found, labels, within, p_norm, isinstance(manifold, LabelledManifold))
+        _neighbours(found, labels, within, p_norm, members is not None)
     std = found["std"]
     nnr = found["near"] & ~found["normal"] & ~found["in_manifold"] & ~std
     masks = {name: found[name] if exclude_misclassified else found[name] | std for name in ("normal", "in_manifold")}
@@ -172,14 +186,14 @@ def decompose_risk(
     )
 
 
-def _classifier(model: torch.nn.Module, x: torch.Tensor, y: Any) -> tuple[torch.nn.Module, torch.Tensor]:
-    """A network of logits and class indices; scores with labels -1 and 1 are turned into them."""
+def _classifier(model: torch.nn.Module, x: torch.Tensor, y: Any) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
+    """A network of logits, class indices, and the labels given: for scores -1 and 1, else the class indices."""
     with torch.no_grad(), as_found(model):
         answer = model(x[:1])
     binary = isinstance(answer, torch.Tensor) and answer.ndim == 1
-    n_classes = answer.shape[1] if isinstance(answer, torch.Tensor) and answer.ndim == 2 else None
+    n_classes = None if binary else check_logits(answer, 1).shape[1]
     labels = torch.from_numpy(read_targets(y, len(x), binary, n_classes)).to(x.device)
-    return (_Score(model), (labels + 1) // 2) if binary else (model, labels)
+    return (_Score(model), (labels + 1) // 2, labels) if binary else (model, labels, labels)
 
 
 def _neighbours(

@@ -6,7 +6,7 @@ import warnings
 
 import torch
 
-from ..attacks._input import column
+from ..attacks._input import column, read_manifold, read_number, read_steps
 from ..attacks.constraints import norms
 from ..attacks.tangent import apply, bases, checked, choose, coefficients, tangent_share
 from ..exceptions import MedialAxisWarning
@@ -59,6 +59,9 @@ def foot_points(
     >>> sloppy.round(decimals=3), fine.round(decimals=2)
     (tensor([[0.4360, 0.9000]], dtype=torch.float64), tensor([[0.7100, 0.7100]], dtype=torch.float64))
     """
+    read_manifold(manifold)
+    read_steps(n_iter, "n_iter", 0)
+    read_number(tolerance, "tolerance", 0)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore", MedialAxisWarning)  # the share that is left tells
         here = choose(manifold, labels)

@@ -13,6 +13,8 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.utils.validation import check_is_fitted
 
 from .._arrays import Array, as_array, as_tensor
+from ..attacks._input import column
+from ..attacks.constraints import norms
 from ..attacks.tangent import bases, choose, tangent_share
 from ..geometry.protocol import LabelledManifold, Manifold
 from .calibration import DistanceCalibration
@@ -34,7 +36,7 @@ class OnManifoldReport:
         Share of the change that is tangent to the manifold at the original, NaN without a change.
     tangent_p : float array of shape (B,)
         Share of real changes, from a held-out sample to its nearest real neighbour, that are at most as tangent; 1
-        without a change.
+        without a change (of more than the rounding of single precision, in which networks answer).
     p_value : float array of shape (B,)
         ``min(1, 2 min(distance_p, tangent_p))``, Bonferroni's joint value of the two: below 0.05 the adversary is off
         the manifold by the standards of real data.
@@ -122,8 +124,7 @@ class OnManifoldTest(BaseEstimator):
         groups = self._distances.groups(labels, len(distances))
         if unknown := set(groups.tolist()) - set(self.shares_):
             raise ValueError(f"labels {sorted(unknown)} were not among the held-out samples")
-        change = as_array(adversarial, "adversarial") - as_array(images, "images")
-        shares = self._shares(images, change, labels)
+        shares = self._shares(images, self._change(adversarial, images), labels)
         distance_p, tangent_p = np.ones(len(distances)), np.ones(len(distances))
         for group, real in self.shares_.items():
             rows = groups == group
@@ -133,6 +134,19 @@ class OnManifoldTest(BaseEstimator):
             tangent_p[rows] = (1 + np.searchsorted(real, shares[rows], side="right")) / (1 + len(real))
         tangent_p[np.isnan(shares)] = 1.0
         return OnManifoldReport(distance_p, shares, tangent_p, np.minimum(1.0, 2 * np.minimum(distance_p, tangent_p)))
+
+    @staticmethod
+    def _change(adversarial: Array, images: Array) -> Floats:
+        """What was changed, (B, *shape); zero for samples that differ by the rounding of a network in float32."""
+        end, start = as_tensor(adversarial, "adversarial"), as_tensor(images, "images")
+        if end.shape != start.shape:
+            raise ValueError(f"images must have shape {tuple(end.shape)}, as the adversaries, got {tuple(start.shape)}")
+        kinds = [x.dtype for x in (adversarial, images) if isinstance(x, torch.Tensor) and x.is_floating_point()]
+        unit = max(torch.finfo(kind).eps for kind in [torch.float32, *kinds])
+        change = end - start.to(end)
+        rounding = norms(change) <= 4 * unit * norms(start.to(end))
+        result: Floats = change.masked_fill(column(rounding, change).bool(), 0.0).cpu().numpy()
+        return result
 
     def _shares(self, images: Array, change: Floats, labels: Any) -> Floats:
         """Tangent share of each change at its image, (B,); NaN without a change."""

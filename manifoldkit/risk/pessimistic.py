@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..attacks._input import read_number, read_steps
+
 __all__ = ["pessimistic_classifier"]
 
 Floats = NDArray[np.float64]
@@ -59,11 +61,10 @@ def pessimistic_classifier(
     >>> {name: round(value, 4) for name, value in risks.items()}
     {'std': 0.0, 'in_manifold': 0.0, 'normal': 0.025, 'nnr': 0.975, 'adv': 1.0}
     """
-    if isinstance(n, bool) or int(n) != n or n < 2:
-        raise ValueError(f"n must be an integer of 2 or more, got {n!r}")
-    if not 0 < eps < 0.5:
+    read_steps(n, "n", 2)
+    if not 0 < read_number(eps, "eps") < 0.5:
         raise ValueError(f"eps must lie between 0 and 1/2, got {eps!r}")
-    if not height > eps:
+    if not read_number(height, "height") > eps:
         raise ValueError(
             f"height must exceed eps={eps}, got {height!r}: below, the A_i have a normal risk of their own"
         )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from .._arrays import Array, as_array, as_tensor
-from ..attacks._input import read_norm
+from ..attacks._input import read_norm, read_number, read_steps
 from ..geometry.protocol import Manifold
 from ._checks import check_eps, check_reach, differ, read_classes, read_targets
 from .result import RiskDecomposition
@@ -86,12 +86,15 @@ def tubular_grid_risk(
     >>> abs(risk.rates()["adv"] - 2 * np.arcsin(0.1) / np.pi) < 0.01, int(risk.violations.sum())
     (np.True_, 0)
     """
+    if not callable(score):
+        raise TypeError(f"score must be a function or a torch.nn.Module, got {type(score).__name__}")
+    if not isinstance(manifold, Manifold):
+        raise TypeError(f"manifold must have project and tangent_basis, got {type(manifold).__name__}")
     eps = check_eps(eps)
     check_reach(manifold, eps, allow_large_eps)
     p_norm = read_norm(norm, allowed=(math.inf, 2))
-    if isinstance(n_offset, bool) or int(n_offset) != n_offset or n_offset < 3:
-        raise ValueError(f"n_offset must be an integer of 3 or more, got {n_offset!r}")
-    if not clean_radius > 0:
+    read_steps(n_offset, "n_offset", 3)
+    if not read_number(clean_radius, "clean_radius") > 0:
         raise ValueError(f"clean_radius must be positive, got {clean_radius!r}")
     given = as_array(X, "X")
     samples = as_array(manifold.project(given))

@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from manifoldkit.attacks import FGSM, PGD, OnManifoldPGD, RandomTangentWalk
-from manifoldkit.geometry.exact import Plane
+from manifoldkit.attacks import (
+    FGSM,
+    PGD,
+    LatentPGD,
+    OnManifoldPGD,
+    ProjectionAttack,
+    RandomTangentWalk,
+    SubspacePGD,
+    tnar_tangent,
+)
+from manifoldkit.geometry.exact import Plane, Sphere
+from manifoldkit.risk import DistanceCalibration, OnManifoldTest, decompose_risk, foot_points
 
 LINEAR = torch.nn.Linear(2, 3)
 PLANE = Plane([[1.0], [0.0]])
@@ -29,7 +39,7 @@ class Returns(torch.nn.Module):
 class Broken:
     """A manifold whose answers are wrong in the way asked for."""
 
-    def __init__(self, project=lambda x: x, tangent_basis=lambda x: torch.ones(len(x), 2, 1)) -> None:
+    def __init__(self, project=lambda x: x, tangent_basis=lambda x: torch.eye(2)[:, :1].expand(len(x), 2, 1)) -> None:
         self.project, self.tangent_basis = project, tangent_basis
 
 
@@ -159,3 +169,91 @@ def test_radii_for_another_batch():
 def test_manifolds(manifold, error, message):
     with pytest.raises(error, match=message):
         OnManifoldPGD(LINEAR, manifold, tangent="fixed")(X, Y)
+
+
+@pytest.mark.parametrize("manifold", [Sphere(2), Plane(torch.eye(5)[:, :2])])
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda manifold: OnManifoldPGD(LINEAR, manifold)(X, Y),
+        lambda manifold: SubspacePGD(LINEAR, manifold, 0.1)(X, Y),
+        lambda manifold: SubspacePGD(LINEAR, manifold, 0.1, "tangent")(X, Y),
+        lambda manifold: ProjectionAttack(LINEAR, manifold, 0.1)(X, Y),
+        lambda manifold: tnar_tangent(LINEAR, manifold, X, 0.1),
+        lambda manifold: decompose_risk(LINEAR, X, Y, manifold, 0.1, steps=2),
+        lambda manifold: foot_points(manifold, X),
+        lambda manifold: OnManifoldTest(manifold).fit(X),
+        lambda manifold: DistanceCalibration(manifold).fit(X),
+    ],
+)
+def test_manifolds_of_another_shape(use, manifold):
+    with pytest.raises(ValueError, match=r"must have shape \(B, [35]\), got \(2, 2\)"):
+        use(manifold)
+
+
+def test_a_manifold_that_is_only_measured_is_refused_before_the_attack():
+    calls = []
+    model = Returns(lambda x: (calls.append(1), x)[1])
+    with pytest.raises(ValueError, match=r"must have shape \(B, 3\)"):
+        PGD(model, 0.1, manifold=Sphere(2))(X, Y)
+    assert not calls
+
+
+def long_columns(x):
+    return torch.full((len(x), 2, 1), 0.75)
+
+
+def oblique_columns(x):
+    return torch.tensor([[1.0, 0.6], [0.0, 0.8]]).expand(len(x), 2, 2)
+
+
+@pytest.mark.parametrize("basis", [long_columns, oblique_columns])
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda manifold: OnManifoldPGD(LINEAR, manifold, tangent="fixed")(X, Y),
+        lambda manifold: OnManifoldPGD(LINEAR, manifold, tangent="refresh", projection="full")(X, Y),
+        lambda manifold: SubspacePGD(LINEAR, manifold, 0.1)(X, Y),
+        lambda manifold: PGD(LINEAR, 0.1, manifold=manifold)(X, Y),  # tangent shares are measured
+        lambda manifold: tnar_tangent(LINEAR, manifold, X, 0.1),
+        lambda manifold: decompose_risk(LINEAR, X, Y, manifold, 0.1, steps=2),
+        lambda manifold: OnManifoldTest(manifold).fit(X),
+    ],
+)
+def test_bases_that_are_not_orthonormal(use, basis):
+    with pytest.raises(ValueError, match="tangent_basis must be orthonormal"):
+        use(Broken(tangent_basis=basis))
+
+
+@pytest.mark.parametrize(
+    ("attack", "changes", "error", "message"),
+    [
+        (PGD(LINEAR, 0.1), {"model": len}, TypeError, "model must be a torch.nn.Module"),
+        (PGD(LINEAR, 0.1), {"generator": 0}, TypeError, "manual_seed"),
+        (PGD(LINEAR, 0.1), {"manifold": object()}, TypeError, "project and tangent_basis"),
+        (PGD(LINEAR, 0.1), {"momentum": -1}, ValueError, "momentum must be"),
+        (PGD(LINEAR, 0.1), {"momentum": "0.9"}, TypeError, "momentum must be"),
+        (PGD(LINEAR, 0.1), {"momentum": 1, "step_control": "apgd"}, ValueError, "momentum of its own"),
+        (PGD(LINEAR, 0.1), {"step_control": 1}, ValueError, "step_control must be one of"),
+        (PGD(LINEAR, 0.1), {"run": None}, ValueError, "PGD has no run"),
+        (PGD(LINEAR, 0.1), {"_norm": 2}, ValueError, "PGD has no _norm"),
+        (FGSM(LINEAR, 0.1), {"steps": 5}, ValueError, "take PGD"),
+        (FGSM(LINEAR, 0.1), {"alpha": 0.01}, ValueError, "take PGD"),
+        (OnManifoldPGD(LINEAR, PLANE), {"manifold": None}, TypeError, "got None"),
+        (OnManifoldPGD(LINEAR, PLANE), {"alpha": None}, TypeError, "alpha must be"),
+        (OnManifoldPGD(LINEAR, PLANE), {"tangent": "new"}, ValueError, "tangent must be one of"),
+        (OnManifoldPGD(LINEAR, PLANE), {"budget": "geodesic"}, ValueError, "needs eps"),
+        (OnManifoldPGD(LINEAR, PLANE), {"line_search": 2.0}, TypeError, "line_search must be a sequence"),
+        (SubspacePGD(LINEAR, PLANE, 0.1), {"component": "radial"}, ValueError, "component must be one of"),
+        (SubspacePGD(LINEAR, PLANE, 0.1), {"manifold": None}, ValueError, "needs a manifold"),
+        (SubspacePGD(LINEAR, PLANE, 0.1), {"norm": 1}, ValueError, "norm must be 'inf' or 2"),
+        (SubspacePGD(LINEAR, None, 0.1, "ambient"), {"component": "normal"}, ValueError, "needs a manifold"),
+        (ProjectionAttack(LINEAR, PLANE, 0.1), {"manifold": None}, TypeError, "got None"),
+        (LatentPGD(LINEAR, LINEAR, LINEAR), {"decoder": len}, TypeError, "decoder must be a torch.nn.Module"),
+        (LatentPGD(LINEAR, LINEAR, LINEAR), {"encoder": None}, TypeError, "encoder must be a torch.nn.Module"),
+        (LatentPGD(LINEAR, LINEAR, LINEAR), {"box": (1, -1)}, ValueError, "box must be finite with low < high"),
+    ],
+)
+def test_values_replaced(attack, changes, error, message):
+    with pytest.raises(error, match=message):
+        attack.replaced(**changes)

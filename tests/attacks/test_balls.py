@@ -170,9 +170,10 @@ def test_callable_loss_is_used(half_space):
 
 
 @pytest.mark.parametrize("loss", ["ce", "margin"])
-def test_targeted_reaches_the_target(convnet, images, loss):
+@pytest.mark.parametrize("control", [{"alpha": 0.02}, {"step_control": "apgd"}, {"alpha": 0.02, "momentum": 0.9}])
+def test_targeted_reaches_the_target(convnet, images, loss, control):
     target = convnet(images).topk(2).indices[:, 1]
-    result = PGD(convnet, 0.4, 0.02, 60, targeted=True, loss=loss).run(images, target)
+    result = PGD(convnet, 0.4, steps=60, targeted=True, loss=loss, **control).run(images, target)
     assert result.success.double().mean() > 0.8
     assert torch.equal(convnet(result.adversarial).argmax(1) == target, result.success)
     assert result.summary()["robust_accuracy"] is None

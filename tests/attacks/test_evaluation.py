@@ -20,7 +20,7 @@ from manifoldkit.attacks import (
     SubspacePGD,
     evaluate,
 )
-from manifoldkit.attacks.evaluation import _fingerprint
+from manifoldkit.attacks._record import fingerprint_of
 from manifoldkit.attacks.losses import margin
 from manifoldkit.datasets import make_circle
 from manifoldkit.geometry.exact import Plane
@@ -165,7 +165,7 @@ def test_fingerprint_names_everything_that_a_run_depends_on():
     other = torch.nn.Sequential(net[0], torch.nn.ReLU(), net[2])  # the same weights
 
     def prints() -> list[str]:
-        return [_fingerprint(r.get("model", net), {"a": r["attacks"]}, [], r.get("calibration"), 0) for r in variants]
+        return [fingerprint_of(r.get("model", net), {"a": r["attacks"]}, [], r.get("calibration"), 0) for r in variants]
 
     variants = runs(net, other)
     found = prints()
@@ -175,13 +175,52 @@ def test_fingerprint_names_everything_that_a_run_depends_on():
     assert prints() == found
 
 
-def test_use_of_a_manifold_does_not_change_the_fingerprint():
+def test_use_of_a_manifold_does_not_change_thefingerprint_of():
     net = torch.nn.Linear(2, 2).double()
     manifold = DiffusionManifold(n_components=9).fit(make_circle(60, grid=True).points)
     attack = ProjectionAttack(net, manifold, 0.1, bounds=None, steps=2)
-    before = _fingerprint(net, {"a": attack}, [], None, 0)
+    before = fingerprint_of(net, {"a": attack}, [], None, 0)
     attack(torch.rand(3, 2, dtype=torch.float64), [0, 1, 0])
-    assert _fingerprint(net, {"a": attack}, [], None, 0) == before
+    assert fingerprint_of(net, {"a": attack}, [], None, 0) == before
+
+
+@pytest.mark.parametrize("length", [0, 1, 20, 38, 60, 103])
+def test_a_torn_head_is_written_again(convnet, images, tmp_path, length):
+    y = convnet(images).argmax(1)
+    data, path, attacks = batches(images, y), tmp_path / "run.jsonl", {"FGSM": FGSM(convnet, 0.05)}
+    whole = evaluate(convnet, data, attacks, path=path)
+    text = path.read_text()
+    head = text.split("\n")[0]
+    assert len(head) > 103
+    path.write_text(head[:length])
+    assert same(whole, evaluate(convnet, data, attacks, path=path))
+    assert path.read_text() == text
+
+
+def test_numbers_for_each_sample_follow_the_loader(convnet, images):
+    y = convnet(images).argmax(1)
+    alpha = torch.linspace(0.002, 0.02, 40, dtype=torch.float64)
+    radii = torch.linspace(0.01, 0.1, 40, dtype=torch.float64)
+    attacks = {"steps": PGD(convnet, 0.05, alpha, 6), "radii": PGD(convnet, radii, alpha, 6)}
+    data = batches(images, y)
+    assert len(data) > 1
+    found = evaluate(convnet, data, attacks, eps=EPS)
+    for attack in attacks.values():
+        broken = torch.zeros(40, dtype=torch.bool)
+        for e in EPS:
+            broken |= attack.replaced(eps=e).run(images, y).success
+            for name in attacks:
+                assert np.array_equal(found.samples[name, e]["success"], broken.numpy())
+    assert 0 < broken.sum() < 40
+    once = evaluate(convnet, data, attacks).samples
+    for name, attack in attacks.items():
+        result = attack.run(images, y)
+        assert np.array_equal(once[name, None]["success"], result.success.numpy())
+        assert np.allclose(once[name, None]["linf"], result.linf.numpy())
+    for wrong in (alpha[:39], torch.cat([alpha, alpha[:1]])):
+        for attack in (PGD(convnet, 0.05, wrong, 2), PGD(convnet, wrong, 0.01, 2)):
+            with pytest.raises(ValueError, match=f"of the attack 'a' holds {len(wrong)} numbers and the loader"):
+                evaluate(convnet, data, {"a": attack})
 
 
 def test_damaged_lines_are_done_again(convnet, images, tmp_path):
@@ -231,6 +270,18 @@ def test_numpy_batches(convnet, images):
     assert same(torch_result, evaluate(convnet, arrays, suite(convnet), eps=EPS))
 
 
+def test_batches_in_two_bytes(tmp_path):
+    """numpy has no bfloat16."""
+    net = torch.nn.Linear(6, 3).bfloat16()
+    x = torch.rand(20, 6, generator=torch.Generator().manual_seed(0)).bfloat16()
+    y = net(x).argmax(1)
+    attacks = {"PGD": PGD(net, 0.2, steps=5, manifold=Plane(torch.eye(6)[:, :2]))}
+    path = tmp_path / "run.jsonl"
+    found = evaluate(net, [(x, y)], attacks, path=path)
+    assert found.table()[0]["robust_accuracy"] < 1
+    assert same(found, evaluate(net, [(x, y)], attacks, path=path))
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -239,7 +290,10 @@ def test_numpy_batches(convnet, images):
         ({"attacks": {"a": 1}}, TypeError, "must be an Attack"),
         ({"eps": []}, ValueError, "at least one budget"),
         ({"eps": [0.1, -1]}, ValueError, "every eps must be positive"),
+        ({"eps": 0.1}, TypeError, r"sequence of budgets or None, got 0.1: take \[0.1\]"),
         ({"loader": []}, ValueError, "loader is empty"),
+        ({"loader": [torch.rand(3, 1, 6, 6)]}, TypeError, r"pairs \(images, labels\), got Tensor"),
+        ({"calibration": 3}, TypeError, "fitted OnManifoldTest or None, got int"),
     ],
 )
 def test_bad_input(convnet, images, arguments, error, message):

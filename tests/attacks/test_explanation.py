@@ -44,20 +44,46 @@ def test_labels_along_the_walk(walk, manifold):
 
 
 def test_spread_tells_where_neighbours_disagree(walk, manifold):
-    """A label at random, and one that jumps half way: spread is large everywhere, and at the jump."""
+    """A label at random has its own spread; one that jumps half way has spread at the jump, and none away from it."""
     rng = np.random.default_rng(0)
-    labels = {"smooth": RING[:, 0], "noise": rng.standard_normal(180), "jump": (T > 80).astype(float),
-              "angle": T, "lost": 360 * rng.random(180)}  # fmt: skip
-    found = explain(walk, labels, manifold, periods={"angle": 360, "lost": 360})
+    labels = {"smooth": RING[:, 0], "noise": rng.standard_normal(180), "angle": T, "lost": 360 * rng.random(180)}
+    for at in (20, 140):
+        beyond = (at < T) & (at + 180 > T)  # the walks do not come near the other end
+        labels[f"jump {at}"] = beyond.astype(float)
+        labels[f"side {at}"] = np.where(beyond, "beyond", "before")
+    found = explain(
+        walk, labels, manifold, periods={"angle": 360, "lost": 360}, classes=("side 20", "side 140")
+    )  # fmt: skip
     assert found["smooth"].spread.max() < 0.2
     assert 0.5 < np.median(found["noise"].spread) < 1.5
     assert found["angle"].spread.max() < 15
     assert np.median(found["lost"].spread) > 60
     angle = found["angle"].values
-    at_jump, far = np.abs(angle - 80) < 3, np.abs(angle - 80) > 30
-    assert far.any()
-    if at_jump.any():
-        assert found["jump"].spread[at_jump].min() > found["jump"].spread[far].max()
+    for at in (20, 140):
+        at_jump, far = np.abs(angle - at) < 3, np.abs(angle - at) > 30
+        assert at_jump.sum() >= 2
+        assert far.sum() >= 15
+        jump, side = found[f"jump {at}"].spread, found[f"side {at}"].spread
+        assert jump[at_jump].min() > 0.4  # half of the neighbours have 0, half have 1
+        assert side[at_jump].min() > 0.3
+        assert jump[far].max() < 0.1
+        assert side[far].max() < 0.01
+
+
+def test_spread_is_that_of_the_weights():
+    """Weights are not negative and add up to 1; the spread is the standard deviation that they give."""
+    t = np.linspace(-1, 1, 41)
+    line = np.column_stack([t, 0 * t])
+    manifold = DiffusionManifold(n_components=9, n_neighbors=6).fit(line)
+    x = torch.tensor([[0.3, 0.0], [-0.52, 0.0]])
+    weights = manifold.local_average(np.eye(41), x.double()).numpy()
+    assert weights.min() >= 0
+    assert np.allclose(weights.sum(axis=1), 1)
+    label = np.random.default_rng(1).standard_normal(41)
+    result = FGSM(torch.nn.Linear(2, 2), 1e-3, bounds=None).run(x, [0, 0])
+    found = explain(result, {"a": label}, manifold, images=x)["a"].spread[0]
+    mean = weights @ label
+    assert np.allclose(found, np.sqrt((weights * (label - mean[:, None]) ** 2).sum(axis=1)), atol=1e-6)
 
 
 def test_ends_without_a_path(half_space, manifold):
@@ -91,6 +117,11 @@ def test_bad_input(walk, manifold, labels, options, error, message):
         explain(walk, labels, manifold, **options)
 
 
+def test_what_is_no_result(manifold):
+    with pytest.raises(TypeError, match="result must be an AttackResult"):
+        explain(torch.tensor(RING), {"a": T}, manifold)
+
+
 def test_manifold_that_extends_nothing(walk):
-    with pytest.raises(TypeError, match="extend"):
+    with pytest.raises(TypeError, match="extend and local_average"):
         explain(walk, {"a": T}, object())

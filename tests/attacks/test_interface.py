@@ -17,6 +17,7 @@ from manifoldkit.attacks import (
     ProjectionAttack,
     RandomTangentWalk,
     SubspacePGD,
+    evaluate,
 )  # fmt: skip
 from manifoldkit.attacks.loop import Walk
 from manifoldkit.attacks.losses import cross_entropy, margin
@@ -121,6 +122,25 @@ def test_result_figures_match_the_images(convnet, images):
     assert figures["mean_l2"] == pytest.approx(result.l2[result.success].mean().item())
     assert figures["mean_distance_to_manifold"] is None
     assert repr(result).startswith("AttackResult(40 samples, ")
+
+
+def test_robust_accuracy_never_exceeds_clean_accuracy(convnet, images):
+    """A walk that starts at the projection puts right some samples that were wrong: those are not robust."""
+    plane = Plane(torch.eye(36)[:, :12])
+    projected = plane.project(images)
+    y = convnet(projected).argmax(1)
+    wrong = convnet(images).argmax(1) != y
+    assert wrong.any()
+    attack = ProjectionAttack(convnet, plane, 1e-6, steps=1)
+    result = attack.run(images, y)
+    assert not result.success.any()
+    figures = result.summary()
+    assert figures["clean_accuracy"] == figures["robust_accuracy"] == pytest.approx(1 - wrong.double().mean().item())
+    row = evaluate(convnet, [(images, y)], {"projection": attack}).table()[0]
+    assert row["clean_accuracy"] == row["robust_accuracy"] == figures["clean_accuracy"]
+    curve = evaluate(convnet, [(images, y)], {"projection": attack}, eps=[1e-6, 0.3, 1]).curves()["projection"][1]
+    assert (np.diff(curve) <= 0).all()
+    assert curve[-1] < curve[0]
 
 
 def test_summary_without_a_success_has_no_means(half_space):

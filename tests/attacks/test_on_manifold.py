@@ -9,9 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from manifoldkit import DiffusionManifold
 from manifoldkit.attacks import OnManifoldPGD, RandomTangentWalk
 from manifoldkit.attacks.manifold_constraint import ManifoldConstraint, ManifoldOptions
+from manifoldkit.datasets import make_circle
+from manifoldkit.geometry import DecoderManifold
 from manifoldkit.geometry.exact import Circle, FlatTorus, Plane, Sphere
+from manifoldkit.geometry.tangents import TANGENT_METHODS
 
 MANIFOLDS = [Circle(2.0, center=[0.3, -0.2]), Sphere(2), Sphere(5, 1.5), FlatTorus((1.0, 2.0))]
 
@@ -44,6 +48,43 @@ class Atlas:
                 return both[labels, torch.arange(len(x))]
 
         return Here()
+
+
+class OnCircle(torch.nn.Module):
+    """Decoder of angles."""
+
+    def forward(self, z):
+        return torch.cat([z.cos(), z.sin()], dim=1)
+
+
+class Angle(torch.nn.Module):
+    """Encoder of points of the plane."""
+
+    def forward(self, x):
+        return torch.atan2(x[:, 1:], x[:, :1])
+
+
+def learned_circle(tangents: str) -> DiffusionManifold | DecoderManifold:
+    if tangents == "decoder":
+        return DecoderManifold(Angle(), OnCircle())
+    ring = make_circle(300, grid=True).points
+    return DiffusionManifold(n_components=21, dimension=1, tangent_method=tangents).fit(ring)
+
+
+@pytest.mark.parametrize("tangents", [*TANGENT_METHODS, "decoder"])
+@pytest.mark.parametrize("tangent", ["fixed", "refresh"])
+def test_learned_tangents_of_every_kind_walk_as_the_exact_ones(half_space, tangents, tangent):
+    model, x = half_space([0.2, 1.0]), noisy_points(Circle(), n=24)
+    y = model(Circle().project(x)).argmax(1)
+    options = {"alpha": 0.05, "steps": 150, "tangent": tangent, "bounds": None}
+    exact = OnManifoldPGD(model, Circle(), **options).run(x, y)
+    learned = OnManifoldPGD(model, learned_circle(tangents), **options).run(x, y)
+    assert exact.success.all()
+    assert learned.success.all()
+    late = (learned.steps_taken - exact.steps_taken).abs()
+    assert (late <= 1 + exact.steps_taken // 20).all()  # far from where a fixed tangent was taken, steps are short
+    assert (learned.adversarial - exact.adversarial).norm(dim=1).max() < 0.06  # a step, at the most
+    assert (learned.adversarial.norm(dim=1) - 1).abs().max() < 0.01
 
 
 @pytest.mark.parametrize("manifold", MANIFOLDS, ids=repr)

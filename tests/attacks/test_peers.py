@@ -1,12 +1,16 @@
-"""The same adversaries as other libraries; skipped where they are not installed (see `benchmarks/pgd.py` for how)."""
+"""The same adversaries as other libraries: foolbox, pyautoattack (both in `.[dev]`), torchattacks (by `make .venv`)."""
 
 from __future__ import annotations
+
+import os
 
 import pytest
 import torch
 from sklearn.datasets import load_digits
 
 from manifoldkit.attacks import FGSM, PGD
+
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")  # foolbox loads GitPython, which else wants to find git
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +42,7 @@ def assert_same(ours: torch.Tensor, theirs: torch.Tensor, images: torch.Tensor) 
 
 @pytest.mark.parametrize("targeted", [False, True])
 def test_torchattacks(task, targeted):
-    peer = pytest.importorskip("torchattacks")
+    peer = pytest.importorskip("torchattacks", reason="pip install --no-deps torchattacks, as make .venv does")
     net, x, y = task
     goal = (y + 1) % 10 if targeted else y
 
@@ -65,7 +69,8 @@ def test_torchattacks(task, targeted):
 
 @pytest.mark.parametrize("targeted", [False, True])
 def test_foolbox(task, targeted):
-    peer = pytest.importorskip("foolbox")
+    import foolbox as peer
+
     net, x, y = task
     goal = (y + 1) % 10 if targeted else y
     wrapped = peer.PyTorchModel(net, bounds=(0, 1), device="cpu")
@@ -87,7 +92,8 @@ def test_foolbox(task, targeted):
 
 
 def test_sparse_steps_are_stronger_than_dense_ones(task):
-    peer = pytest.importorskip("foolbox")
+    import foolbox as peer
+
     net, x, y = task
     wrapped = peer.PyTorchModel(net, bounds=(0, 1), device="cpu")
     dense = peer.attacks.L1ProjectedGradientDescentAttack(abs_stepsize=1.0, steps=20, random_start=False)
@@ -100,7 +106,8 @@ def test_sparse_steps_are_stronger_than_dense_ones(task):
 @pytest.mark.parametrize(("norm", "name", "eps"), [("inf", "Linf", 0.1), (2, "L2", 0.8), (1, "L1", 4.0)])
 def test_adaptive_steps_are_as_strong_as_the_original(task, norm, name, eps):
     """Robust accuracy of APGD within two of 64 samples of the authors', over three seeds each."""
-    peer = pytest.importorskip("pyautoattack.autopgd_base")
+    from pyautoattack import autopgd_base as peer
+
     net, x, y = task
     ours, theirs = [], []
     for seed in range(3):

@@ -110,6 +110,22 @@ def test_a_random_direction_into_the_bounds_is_no_stall():
     assert (result.adversarial[:, 1] > 0).double().mean() > 0.5
 
 
+@pytest.mark.parametrize("norm", [2, "inf"])
+@pytest.mark.parametrize("component", ["normal", "tangent"])
+def test_corners_of_the_box_are_left(half_space, norm, component):
+    """A walk that the bounds hold fast stalls and costs one step, not all of them."""
+    net = half_space([0.5, 1.0, 0.25])
+    plane = Plane(torch.eye(3)[:, :2] if component == "tangent" else torch.eye(3)[:, 2:])
+    corner = torch.tensor([[0.0, 0.0, 0.0], [0.9, 0.9, 0.5]], dtype=torch.float64)
+    attack = SubspacePGD(net, plane, 0.5, component, norm=norm, retract=False, steps=30)
+    result = attack.run(corner, [0, 0])
+    assert result.status.tolist() == ["stalled", "stalled"]  # in a corner of the box, and of the ball
+    assert torch.equal(result.adversarial[0], corner[0])
+    size = result.l2 if norm == 2 else result.linf
+    assert size[1].item() == pytest.approx(0.5)
+    assert sum(net.sizes) <= 2 + 8
+
+
 def test_empty_normal_space_has_nothing_to_attack():
     net = random_net(3, 2)
     x = points(10, 3)
@@ -211,10 +227,26 @@ def test_latent_attack_stays_in_box_and_ball_of_codes():
     assert torch.allclose(decoder(plain.adversarial), ours.adversarial)
     assert decoder.matrix.requires_grad
     assert decoder.matrix.grad is None
-    begun = LatentPGD(net, decoder, encoder, 0.6, bounds=None, steps=1, record_path=True).run(x, y, start=0.9 * x)
-    moved = begun.path.shape[0] == 2
-    assert moved
-    assert torch.allclose(begun.path[0], decoder(encoder(0.9 * x)).detach(), atol=0.6)
+
+
+def test_latent_walks_begin_at_the_codes_of_the_start():
+    q = torch.linalg.qr(points(6, 2))[0]
+    decoder, encoder, net = Linear(q.T), Linear(q), random_net(6, 3)
+    x = points(50, 6, 1)
+    rebuilt, begin = decoder(encoder(x)).detach(), decoder(encoder(0.9 * x)).detach()
+    y = net(x).argmax(1)
+    outset = net(rebuilt).argmax(1) != y  # broken by the reconstruction alone
+    assert 0 < outset.sum() < 50
+    attack = LatentPGD(net, decoder, encoder, 0.6, bounds=None, steps=1, record_path=True)
+    first = attack.run(x, y, start=0.9 * x)
+    assert torch.allclose(first.path[0][~outset], begin[~outset])
+    assert torch.allclose(first.path[:, outset], rebuilt[outset])
+    assert (first.steps_taken[outset] == 0).all()
+    assert first.success[outset].all()
+    every = attack.replaced(early_stop=False).run(x, y, start=0.9 * x)
+    assert torch.allclose(every.path[0], begin)
+    far = attack.replaced(early_stop=False).run(x, y, start=3 * x).path[0]  # moved into the ball of codes
+    assert torch.allclose(encoder(far), encoder(x) + (2 * encoder(x)).clamp(-0.6, 0.6))
 
 
 def test_decoded_images_take_the_shape_of_those_attacked():
@@ -290,6 +322,25 @@ def test_tnar_directions_are_eigenvectors():
         tnar_normal(net, x, 0.1, r[:2])
     with pytest.raises(ValueError, match="lam must be"):
         tnar_normal(net, x, 0.1, r, lam=math.nan)
+    with pytest.raises(TypeError, match="lam must be a number"):
+        tnar_normal(net, x, 0.1, r, lam="1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"model": len}, TypeError, "model must be a torch.nn.Module"),
+        ({"model": torch.nn.LSTM(5, 2).double()}, TypeError, "got tuple: wrap it"),
+        ({"model": torch.nn.Linear(5, 1).double()}, ValueError, "one logit a sample"),
+        ({"manifold": object()}, TypeError, "project and tangent_basis"),
+        ({"generator": 0}, TypeError, "manual_seed"),
+        ({"n_power": 0}, ValueError, "n_power must be at least 1"),
+    ],
+)
+def test_bad_input_of_tnar(arguments, error, message):
+    given = {"model": random_net(5, 3), "manifold": Sphere(4), "images": points(6, 5), "eps": 0.1} | arguments
+    with pytest.raises(error, match=message):
+        tnar_tangent(**given)
 
 
 def test_restarts_of_a_walk_on_the_manifold_add_success():

@@ -100,9 +100,12 @@ def test_labels_of_any_integer_kind_and_no_targets():
     [
         ({"epochs": 0}, ValueError, "epochs must be at least 1"),
         ({"batch_size": 1.5}, TypeError, "batch_size must be an integer"),
-        ({"clean_share": 2.0}, ValueError, "clean_share must lie"),
+        ({"clean_share": 2.0}, ValueError, "clean_share must be finite and between 0 and 1"),
+        ({"clean_share": "half"}, TypeError, "clean_share must be a number"),
+        ({"attack": 3}, TypeError, "attack must be an Attack or None, got int"),
+        ({"labels": torch.full((400,), 2)}, ValueError, r"labels must lie in 0\.\.1"),
         ({"labels": torch.zeros(400)}, TypeError, "labels must hold integers"),
-        ({"optimizer": lambda p: torch.optim.SGD(p, 1e30)}, ValueError, "loss is NaN or infinite"),
+        ({"optimizer": lambda p: torch.optim.SGD(p, 1e30)}, ValueError, "lower the learning rate"),
     ],
 )
 def test_bad_input(options, error, message):
@@ -110,3 +113,17 @@ def test_bad_input(options, error, message):
     given = {"labels": y} | options
     with pytest.raises(error, match=message):
         adversarial_training(network(), x, given.pop("labels"), **given)
+
+
+def test_bad_networks_and_batches():
+    x, y = task()
+    net = network()
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    with pytest.raises(TypeError, match="got tuple: wrap it"):
+        adversarial_training(torch.nn.LSTM(x.shape[1], 2).to(x.dtype), x, y, epochs=1)
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module"):
+        adversarial_training(len, x, y)
+    with pytest.raises(ValueError, match="the batch is empty"):
+        adversarial_step(net, optimizer, x[:0], y[:0], None)
+    with pytest.raises(TypeError, match="images must be a torch tensor, got ndarray"):
+        adversarial_step(net, optimizer, x.numpy(), y, None)

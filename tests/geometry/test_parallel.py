@@ -29,6 +29,7 @@ METHODS = {
     "pca": lambda manifold: projector(manifold.tangent_basis(QUERIES, "pca")),
     "project": lambda manifold: manifold.project(QUERIES, n_iter=2),
     "extend": lambda manifold: manifold.extend(POINTS[:, 0], QUERIES),
+    "local_average": lambda manifold: manifold.local_average(POINTS[:, 0], QUERIES),
     "distance": lambda manifold: manifold.distance(QUERIES),
     "sec": lambda manifold: projector(manifold.tangent_basis(QUERIES, "sec")),
     "smoothed": lambda manifold: projector(manifold.tangent_basis(QUERIES, "smoothed")),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from manifoldkit import DiffusionManifold, ManifoldAtlas
 from manifoldkit.datasets import make_circle, make_circle_task, make_plane_task
 from manifoldkit.exceptions import ReachWarning
 from manifoldkit.geometry import Circle, Plane, Sphere
@@ -81,6 +82,32 @@ def test_labels_outside_the_classes_are_refused():
     ):
         with pytest.raises(ValueError, match=r"class indices in 0\.\.1"):
             risk()
+
+
+def test_scores_and_an_atlas_of_their_labels():
+    """The atlas is fitted on labels -1 and 1, which choose the member of each sample; classes 0 and 1 do the same."""
+    ring = make_circle(120, grid=True).points
+    x, y = np.concatenate([ring, 1.5 * ring]), np.repeat([-1, 1], 120)
+    atlas = ManifoldAtlas(DiffusionManifold(n_components=15))
+
+    class Radius(torch.nn.Module):
+        def forward(self, x):
+            return 6 * (x.square().sum(1) - 1.4 + 0.3 * x[:, 0])
+
+    class Logits(Radius):
+        def forward(self, x):
+            z = super().forward(x)
+            return torch.stack([-z, z], dim=1)
+
+    rows = slice(None, None, 12)
+    options = {"steps": 5, "restarts": 1, "n_refine": 2}
+    scores = decompose_risk(Radius(), x[rows], y[rows], atlas.fit(x, y), 0.12, **options)
+    classes = (y + 1) // 2
+    other = ManifoldAtlas(atlas.estimator).fit(x, classes)
+    logits = decompose_risk(Logits(), x[rows], classes[rows], other, 0.12, **options)
+    assert scores.rates() == logits.rates()
+    assert 0 < scores.adv.mean() < 1
+    assert scores.off_manifold.max() < 0.1  # each sample is measured from its own ring
 
 
 class Origin:
@@ -307,6 +334,28 @@ def test_bad_input_of_each():
         tubular_grid_risk(wild(0, 2, 1), Circle(), x, y, 0.1, n_offset=2)
     with pytest.raises(ValueError, match="clean_radius"):
         tubular_grid_risk(wild(0, 2, 1), Circle(), x, y, 0.1, clean_radius=0)
+    for options, error in (
+        ({"n_refine": -1}, ValueError),
+        ({"tolerance": 2}, ValueError),
+        ({"tolerance": "a"}, TypeError),
+    ):
+        with pytest.raises(error, match=f"{next(iter(options))} must be"):
+            decompose_risk(wild(0, 2, 1), x, y, Circle(), 0.1, **options)
+    for manifold in (None, object()):
+        for use in (decompose_risk, lambda net, x, y, m, eps: tubular_grid_risk(net, m, x, y, eps)):
+            with pytest.raises(TypeError, match="manifold must have project and tangent_basis"):
+                use(wild(0, 2, 1), x, y, manifold, 0.1)
+    lstm = torch.nn.LSTM(2, 2).double()
+    with pytest.raises(TypeError, match="got tuple: wrap it"):
+        decompose_risk(lstm, x, (y + 1) // 2, Circle(), 0.1)
+    with pytest.raises(TypeError, match="got tuple: wrap it"):
+        tubular_grid_risk(lstm, Circle(), x, y, 0.1)
+    with pytest.raises(ValueError, match="one logit a sample"):
+        decompose_risk(torch.nn.Linear(2, 1).double(), x, y, Circle(), 0.1)
+    with pytest.raises(TypeError, match="score must be a function"):
+        tubular_grid_risk(None, Circle(), x, y, 0.1)
+    with pytest.raises(TypeError, match="n must be an integer"):
+        pessimistic_classifier(2.5, 0.1)
     for n, eps, height in ((1, 0.1, 1), (4, 0.6, 1), (4, 0.1, 0.05)):
         with pytest.raises(ValueError, match="must"):
             pessimistic_classifier(n, eps, height=height)

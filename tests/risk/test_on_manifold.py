@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from manifoldkit import DiffusionManifold, ManifoldAtlas
+from manifoldkit.attacks import PGD
 from manifoldkit.datasets import make_circle
 from manifoldkit.geometry import Circle
 from manifoldkit.risk import OnManifoldTest
@@ -49,6 +51,34 @@ def test_no_change_is_no_evidence():
     assert np.isnan(report.tangent_share).all()
     assert (report.tangent_p == 1).all()
     assert (report.p_value == 1).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_rounding_of_a_network_is_no_change(seed):
+    """Images that went through single precision unchanged, or differ in its last digits, are no adversaries."""
+    test = OnManifoldTest(Circle()).fit(ring(300, seed, noise=0.2))
+    x = ring(300, 100 + seed, noise=0.05)
+    net = torch.nn.Linear(2, 2)
+    with torch.no_grad():
+        wrong = 1 - net(torch.from_numpy(x).float()).argmax(1)
+    still = PGD(net, 0.1, bounds=None).run(x, wrong).adversarial  # wrong from the outset: not attacked
+    assert still.dtype == x.dtype
+    assert (still != x).all(axis=1).any()  # rounded
+    nudge = np.float32(x) * (1 + np.finfo(np.float32).eps * np.sign(ring(300, 7)))
+    tensors = torch.from_numpy(still), torch.from_numpy(x)
+    for end, begin in ((still, x), tensors, (np.float32(x), x), (nudge, x)):
+        report = test.test(end, begin)
+        assert np.isnan(report.tangent_share).all()
+        assert (report.tangent_p == 1).all()
+        assert np.array_equal(report.p_value, np.minimum(1, 2 * report.distance_p))
+    moved = test.test(x * (1 + 1e-5), x)
+    assert (moved.tangent_share < 0.1).all()
+
+
+def test_images_of_another_shape_are_refused():
+    test = OnManifoldTest(Circle()).fit(ring(30, 0))
+    with pytest.raises(ValueError, match=r"images must have shape \(3, 2\), as the adversaries, got \(1, 2\)"):
+        test.test(ring(3, 1), ring(1, 1))
 
 
 def test_smallest_p_value_is_that_of_the_sample_size():
