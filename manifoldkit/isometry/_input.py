@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["cell_ids", "check_size", "finite_samples", "flat", "holds_vectors"]
+__all__ = ["cell_ids", "check_size", "finite_samples", "flat", "fresh", "holds_vectors"]
 
 
 def flat(x: Any, name: str) -> torch.Tensor:
@@ -57,3 +57,16 @@ def check_size(value: Any, name: str, least: int = 1) -> int:
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
     return int(value)
+
+
+def fresh(generator: torch.Generator | None) -> torch.Generator:
+    """The generator given, or one that the operating system seeds."""
+    if generator is None:
+        generator = torch.Generator()
+        generator.seed()
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"generator must be a torch.Generator or None, got {type(generator).__name__}: "
+            "use torch.Generator().manual_seed(seed)"
+        )
+    return generator

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..datasets._validation import check_count, check_real
+from ._input import fresh
 from .polar import polar
 
 __all__ = ["LearnedOperator", "Spectrum", "commutation_mask"]
@@ -48,7 +49,7 @@ class LearnedOperator(nn.Module):
         How they start, and what their parameters are: running sums of squares of draws from N(0, 1/k^2), about 0 to
         1/k, or squares of draws from N(0, 1), most of them near 0.
     generator : torch.Generator, optional
-        Source of the initial values.
+        Source of the initial values; None is a fresh one.
 
     Raises
     ------
@@ -83,6 +84,7 @@ class LearnedOperator(nn.Module):
         if eigenvalues not in ("cumulative", "clustered"):
             raise ValueError(f"eigenvalues must be 'cumulative' or 'clustered', got {eigenvalues!r}")
         self.cumulative = eigenvalues == "cumulative"
+        generator = fresh(generator)
         self.root_mass = nn.Parameter(torch.ones(n))
         self.raw_eigenfunctions = nn.Parameter(0.01 * torch.randn(n, k, generator=generator))
         spread = 1.0 / k if self.cumulative else 1.0

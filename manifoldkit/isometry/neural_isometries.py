@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..datasets._validation import check_count, check_flag, check_real
+from ._input import fresh
 from .isometry_losses import IsometryLosses, equivariance_loss, multiplicity_loss
 from .learned_operator import LearnedOperator, Spectrum, commutation_mask
 from .polar import polar
@@ -54,8 +55,8 @@ class NeuralIsometry(nn.Module):
         Share of the samples, in training mode, that are decoded from a random number of leading coefficients; it puts
         what matters most for the picture first.
     generator : torch.Generator, optional
-        Source of the operator's initial values and of the spectral dropout; without it, torch's global one. Copies and
-        pickles have none.
+        Source of the operator's initial values and of the spectral dropout; None, as in copies and pickles, is a fresh
+        one.
 
     Attributes
     ----------
@@ -219,6 +220,7 @@ class NeuralIsometry(nn.Module):
         if not self.training or not self.spectral_dropout:
             return codes
         n, k = codes.shape[:2]
+        self.generator = fresh(self.generator)
         draws = torch.rand(2, n, 1, generator=self.generator, device="cpu").to(codes.device)
         cut = draws[0] < self.spectral_dropout
         kept = 1 + (draws[1] * k).floor()  # 1 to k

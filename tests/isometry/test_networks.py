@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from manifoldkit.isometry import (
     IsometryReport,
     LocallyIsometricNet,
 )
+from manifoldkit.isometry.training import batches
 
 
 def seeded(seed=0):
@@ -80,6 +82,22 @@ def test_any_backbone_may_be_wrapped_and_attacked():
     assert adversarial.shape == x.shape
     assert (adversarial - x).abs().max() <= 0.1 + 1e-6
     assert len(IsometryReport.of_network(net, x, y)) == 1
+
+
+@pytest.mark.parametrize(("n", "size"), [(21, 10), (11, 10), (10, 10), (9, 4), (3, 2), (3, 1)])
+def test_no_batch_of_several_is_a_single_sample(n, size):
+    rows = list(batches(n, size, seeded()))
+    assert sorted(torch.cat(rows).tolist()) == list(range(n))
+    assert all(len(part) <= size + 1 for part in rows)
+    assert size == 1 or all(len(part) > 1 for part in rows)
+
+
+def test_batch_norm_takes_any_number_of_samples():
+    block = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh())
+    net = LocallyIsometricNet(block, 4, 2, generator=seeded())
+    trainer = IsometricTrainer(net, generator=seeded())
+    trainer.fit(torch.randn(21, 3, generator=seeded()), torch.arange(21) % 2, batch_size=10)
+    assert block[1].num_batches_tracked.item() == 2
 
 
 def test_a_shared_head_is_one_classifier_for_all_levels():
@@ -252,3 +270,14 @@ def test_the_view_of_the_full_loss_climbs_the_training_loss(beta):
     total = view.objective(view(leaf), right).sum()
     expected = x + 0.01 * torch.autograd.grad(total, leaf)[0].sign()
     torch.testing.assert_close(adversarial, expected)
+
+
+def test_a_view_that_has_been_attacked_can_be_copied_and_pickled():
+    net = LocallyIsometricNet.mlp(6, 3, width=8, depth=1, generator=seeded())
+    x, y = torch.rand(12, 6, generator=seeded(1)), torch.arange(12) % 3
+    view = FullLossView(net, beta=2.0)
+    expected = FGSM(view, eps=0.1, loss=view.objective)(x, y)
+    view(x)  # it now holds what it has seen, a part of a graph
+    for other in (copy.deepcopy(view), pickle.loads(pickle.dumps(view))):
+        assert other.net is not net
+        torch.testing.assert_close(FGSM(other, eps=0.1, loss=other.objective)(x, y), expected, atol=0, rtol=0)

@@ -14,6 +14,8 @@ from manifoldkit.datasets import HomographyViews, ShiftViews
 from manifoldkit.isometry import (
     LearnedOperator,
     NeuralIsometry,
+    VectorNeuronHead,
+    VectorNeuronLayer,
     annealed,
     commutation_mask,
     equivariance_error,
@@ -208,6 +210,20 @@ class TestModel:
         torch.testing.assert_close(model.eval()._drop(codes), codes)
         some = small(spectral_dropout=0.25)._drop(codes)[..., 0]
         assert 0.1 < float((some.sum(1) < 9).double().mean()) < 0.35
+
+    def test_without_a_generator_the_global_one_is_left_alone(self):
+        before = torch.random.get_rng_state()
+        first, second = (
+            NeuralIsometry((4, 4), 9, *residual_pair((1, 8, 8), (4, 4), 6, widths=(5,)), spectral_dropout=0.5)
+            for _ in range(2)
+        )
+        copied = copy.deepcopy(first).train()
+        for model in (first, second, copied):
+            model(images(2, 5, 1, 8, 8))
+        VectorNeuronHead(3, 4), VectorNeuronLayer(3, 4)
+        assert torch.equal(torch.random.get_rng_state(), before)
+        assert not torch.equal(first.operator.raw_eigenfunctions, second.operator.raw_eigenfunctions)
+        assert not torch.equal(first.encoder[0].weight, second.encoder[0].weight)
 
     def test_every_parameter_gets_a_gradient(self):
         model = small(unit_codes=True)
