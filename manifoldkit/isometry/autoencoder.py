@@ -66,6 +66,7 @@ class IsometricAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     corruption : float, default=0.0
         Standard deviation of noise on the encoder's input, relative to normalised samples (denoising autoencoder).
     solver : {"lbfgs", "adam"}, default="lbfgs"
+        Rounds of L-BFGS on all samples, or Adam on batches.
     init : {"isomap", "pca"}, None or array (n, d), default="isomap"
         Codes that encoder and decoder are first fitted to by least squares, in the units of the samples; None begins
         at random weights. A frozen encoder has its codes already, which the decoder is fitted to instead; a frozen

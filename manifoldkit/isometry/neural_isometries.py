@@ -159,7 +159,8 @@ class NeuralIsometry(nn.Module):
     def forward(self, views: Tensor) -> IsometryLosses:
         """Losses of pairs (2, B, C, H, W), triplets (3, B, C, H, W), or a batch (2 B, C, H, W) of pairs in a row.
 
-        In the last form, images 2 i and 2 i + 1 are views of one thing.
+        In the last form, images 2 i and 2 i + 1 are views of one thing. Two or three batches of one shape in a tuple or
+        list are pairs or triplets, too.
         """
         views = self._read_views(views)
         n_views, batch = views.shape[:2]
@@ -240,6 +241,11 @@ class NeuralIsometry(nn.Module):
             raise ValueError("images contain NaN or infinity: remove or impute those entries first")
 
     def _read_views(self, views: Any) -> Tensor:
+        if isinstance(views, list | tuple) and all(isinstance(view, Tensor) for view in views):
+            shapes = [tuple(view.shape) for view in views]
+            if len(views) not in (2, 3) or len(set(shapes)) > 1:
+                raise ValueError(f"views must be two or three batches of one shape (B, C, H, W), got shapes {shapes}")
+            views = torch.stack(list(views))
         if not isinstance(views, Tensor):
             raise TypeError(f"views must be a tensor, got {type(views).__name__}: stack views by torch.stack")
         if views.ndim == 4:

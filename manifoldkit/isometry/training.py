@@ -207,8 +207,9 @@ class IsometricTrainer:
             total.backward()
             return
         for level, loss in enumerate(losses):
-            if loss.requires_grad:
-                loss.backward(inputs=self.net.reach(level), retain_graph=level < len(losses) - 1)
+            moved = self.net.reach(level)
+            if moved and loss.requires_grad:
+                loss.backward(inputs=moved, retain_graph=level < len(losses) - 1)
 
     def _labels(self, y: Any, n: int, device: torch.device) -> list[torch.Tensor]:
         levels = len(self.net.blocks)

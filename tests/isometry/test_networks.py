@@ -84,6 +84,17 @@ def test_any_backbone_may_be_wrapped_and_attacked():
     assert len(IsometryReport.of_network(net, x, y)) == 1
 
 
+@pytest.mark.parametrize("policy", ["own", "previous", "full"])
+def test_frozen_levels_stay_and_others_learn(policy):
+    net, x, y = three_levels(gradient=policy)
+    net.blocks[0].requires_grad_(False)
+    net.heads[0].requires_grad_(False)
+    before = copy.deepcopy(net.state_dict())
+    IsometricTrainer(net, optimizer=lambda p: torch.optim.SGD(p, lr=0.1)).fit(x, y)
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name]) == name.startswith(("blocks.0", "heads.0")), name
+
+
 @pytest.mark.parametrize(("n", "size"), [(21, 10), (11, 10), (10, 10), (9, 4), (3, 2), (3, 1)])
 def test_no_batch_of_several_is_a_single_sample(n, size):
     rows = list(batches(n, size, seeded()))

@@ -24,6 +24,7 @@ from manifoldkit.isometry import (
     multiplicity_loss,
     polar,
     pretrain,
+    pretrain_in_stages,
     residual_pair,
     toric_harmonics,
 )
@@ -196,8 +197,9 @@ class TestModel:
         model = small().eval()
         views = images(2, 5, 1, 8, 8)
         row = views.transpose(0, 1).flatten(0, 1)
-        for one, other in zip(model(row), model(views), strict=True):
-            torch.testing.assert_close(one, other)
+        for rows in (row, (views[0], views[1]), list(views)):
+            for one, other in zip(model(rows), model(views), strict=True):
+                torch.testing.assert_close(one, other)
 
     def test_spectral_dropout_keeps_leading_coefficients_in_training_alone(self):
         model = small(spectral_dropout=1.0)
@@ -293,6 +295,15 @@ class TestPretraining:
         after = model.operator.root_eigenvalues.detach()
         assert after.dtype == torch.float64
         assert not torch.equal(after, before)
+
+    def test_stages_count_on_and_bring_eigenvalues_together_between_them(self):
+        model = NeuralIsometry((4, 4), 16, eigenvalues="clustered", generator=seeded(0))
+        model.operator.root_eigenvalues.data.copy_(torch.linspace(0.0, 10.0, 16))
+        views = ShiftViews(images(20, 4, 4), channels=18, random_state=0)
+        record = pretrain_in_stages(model, views, steps=(6, 4, 3), betas=(5.0, 2.0, 1.0), batch_size=1)
+        assert [entry.step for entry in record] == [0, 5, 6, 9, 10, 12]
+        multiplicity = [entry.multiplicity for entry in record]
+        assert max(multiplicity[:2]) < 1 < 2.5 < min(multiplicity[2:4]) < 3.7 < min(multiplicity[4:])  # 3.87: all equal
 
     def test_weights_follow_their_schedule(self):
         seen = []
