@@ -101,6 +101,23 @@ class LearnedOperator(nn.Module):
         order = eigenvalues.argsort()
         return Spectrum(mass, eigenfunctions[:, order], eigenvalues[order])
 
+    @torch.no_grad()
+    def assign(self, eigenfunctions: Tensor, eigenvalues: Tensor) -> None:
+        """Take these eigenfunctions (N, k), in columns, and ascending eigenvalues (k,) >= 0, in place.
+
+        Functions that are not orthonormal with respect to the mass become the nearest that are.
+        """
+        if eigenfunctions.shape != self.raw_eigenfunctions.shape or eigenvalues.shape != self.root_eigenvalues.shape:
+            raise ValueError(
+                f"eigenfunctions must have shape {tuple(self.raw_eigenfunctions.shape)} and eigenvalues shape "
+                f"{tuple(self.root_eigenvalues.shape)}, got {tuple(eigenfunctions.shape)}, {tuple(eigenvalues.shape)}"
+            )
+        steps = eigenvalues.diff(prepend=eigenvalues.new_zeros(1))
+        if not (torch.isfinite(eigenvalues).all() and (steps >= 0).all()):
+            raise ValueError(f"eigenvalues must be finite, >= 0 and ascending, got {eigenvalues}")
+        self.raw_eigenfunctions.copy_(eigenfunctions)
+        self.root_eigenvalues.copy_((steps if self.cumulative else eigenvalues).sqrt())
+
     def contract(self, factor: float) -> None:
         """Multiply all eigenvalues by a factor in (0, 1], in place.
 

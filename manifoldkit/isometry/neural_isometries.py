@@ -199,7 +199,8 @@ class NeuralIsometry(nn.Module):
     def _isometry(self, first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
         return polar(mask * (second @ first.mT), special=self.special)
 
-    def _encode(self, images: Tensor, spectrum: Spectrum) -> Tensor:
+    def functions(self, images: Tensor) -> Tensor:
+        """Functions (B, N, c) on the grid that the encoder makes of images (B, C, H, W)."""
         self._check_images(images)
         latent = self.encoder(images)
         if latent.ndim != 4 or len(latent) != len(images) or tuple(latent.shape[2:]) != self.grid:
@@ -207,7 +208,10 @@ class NeuralIsometry(nn.Module):
                 f"the encoder must give latents ({len(images)}, c, {self.grid[0]}, {self.grid[1]}), got "
                 f"{tuple(latent.shape)} for images {tuple(images.shape)}: choose grid or encoder anew"
             )
-        codes = spectrum.analyse(latent.flatten(2).mT)
+        return latent.flatten(2).mT
+
+    def _encode(self, images: Tensor, spectrum: Spectrum) -> Tensor:
+        codes = spectrum.analyse(self.functions(images))
         if self.unit_codes:
             square = codes.square().mean(dim=(1, 2), keepdim=True)
             codes = codes * torch.rsqrt(square + torch.finfo(codes.dtype).eps)

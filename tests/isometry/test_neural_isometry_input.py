@@ -17,6 +17,7 @@ from manifoldkit.isometry import (
     pretrain,
     pretrain_in_stages,
     residual_pair,
+    spectral_start,
     toric_harmonics,
 )
 
@@ -28,6 +29,14 @@ CODES = torch.ones(2, 4, 3)
 class Source:
     def draw(self, n_samples):
         return VIEWS
+
+
+class Same:
+    def __init__(self, factor=1.0):
+        self.factor = factor
+
+    def draw(self, n_samples):
+        return self.factor * VIEWS[:1].expand(2, -1, -1, -1, -1)
 
 
 class Wrong(torch.nn.Module):
@@ -90,6 +99,14 @@ def with_value(value):
             ValueError,
             "contraction must be",
         ),
+        (lambda: spectral_start(torch.nn.Linear(2, 2), Source()), TypeError, "NeuralIsometry, got Linear"),
+        (lambda: spectral_start(MODEL, Source(), n_draws=0), ValueError, "n_draws"),
+        (lambda: spectral_start(MODEL, Source(), n_iterations=0), ValueError, "n_iterations"),
+        (lambda: spectral_start(MODEL, Source(), gap=0.0), ValueError, "gap"),
+        (lambda: spectral_start(MODEL, Same()), ValueError, "the same before and after"),
+        (lambda: spectral_start(MODEL, Same(torch.nan)), ValueError, "NaN or infinity"),
+        (lambda: LearnedOperator(4, 2).assign(torch.eye(4), torch.arange(4.0)), ValueError, r"shape \(4, 2\)"),
+        (lambda: LearnedOperator(4, 2).assign(torch.eye(4)[:, :2], -torch.arange(2.0)), ValueError, "ascending"),
         (lambda: pretrain(MODEL, Source(), steps=0), ValueError, "steps"),
         (lambda: pretrain(MODEL, Source(), steps=1, batch_size=0), ValueError, "batch_size"),
         (lambda: pretrain(MODEL, Source(), steps=1, alpha=-1), ValueError, "alpha"),
