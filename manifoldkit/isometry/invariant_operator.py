@@ -64,7 +64,7 @@ def spectral_start(
 
     Notes
     -----
-    Our addition to the source. Computed in float64, in memory 16 n_draws N^2 bytes.
+    Our addition to the source. Computed in float64, in memory of some 50 n_draws N^2 bytes.
 
     Examples
     --------
