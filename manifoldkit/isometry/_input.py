@@ -40,7 +40,13 @@ def holds_vectors(y: Any) -> bool:
 
 def finite_samples(x: Any, name: str = "x") -> torch.Tensor:
     """Finite floating samples (N, ...), N >= 1, as a detached tensor; numpy arrays are accepted."""
-    tensor = x.detach() if isinstance(x, torch.Tensor) else torch.from_numpy(np.asarray(x))
+    if isinstance(x, torch.Tensor):
+        tensor = x.detach()
+    else:
+        array = np.asarray(x)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"{name} must hold floating numbers, got dtype {array.dtype}")
+        tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
     flat(tensor, name)
     if len(tensor) == 0:
         raise ValueError(f"{name} must hold at least one sample, got shape {tuple(tensor.shape)}")

@@ -73,11 +73,10 @@ def run_adam(
     watcher: Watcher,
     progress: bool,
 ) -> None:
-    """Epochs of batches with the optimiser's rate falling to zero as a cosine."""
+    """Epochs of batches with the optimiser's rate falling to zero as a cosine; frozen networks are only evaluated."""
     schedule = CosineAnnealingLR(optimizer, max(1, epochs))
-    networks = (objective.encoder, objective.decoder)
-    for network in networks:
-        network.train()
+    for network in (objective.encoder, objective.decoder):
+        network.train(any(p.requires_grad for p in network.parameters()))
     for _ in tqdm(range(epochs), desc="autoencoder", unit="epoch", disable=not progress):
         records = []
         for rows in batches(len(x), batch_size, objective.generator):

@@ -393,6 +393,14 @@ def test_frozen_networks_stay_and_the_other_learns(solver):
     assert both.transform(X).shape == (150, 2)
 
 
+def test_frozen_networks_keep_their_running_statistics():
+    encoder = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).requires_grad_(False)
+    options = {"solver": "adam", "init": None, "hidden": (4,), "max_iter": 2, "batch_size": 50, "dtype": "float32"}
+    model = IsometricAutoencoder(2, encoder=encoder, **options).fit(X)
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(model.encoder_.network.state_dict()[name], value), name
+
+
 def test_networks_without_weights_are_networks():
     class First(nn.Module):
         def forward(self, x):

@@ -134,6 +134,8 @@ def net(levels=1):
         (lambda: edge_ratio_std(lambda z: z, torch.zeros(50, 2)), ValueError, "do not span 2 dimensions"),
         (lambda: edge_ratio_std(lambda z: 0 * z, torch.rand(300, 2)), ValueError, "has collapsed"),
         (lambda: edge_ratio_std(lambda z: z, NAN), ValueError, "codes holds NaN"),
+        (lambda: IsometryReport.measure(X, [["a"] * 3] * 6), TypeError, "z must hold floating numbers, got dtype <U1"),
+        (lambda: IsometricTrainer(net()).fit([[1, 2, 3]] * 6, Y), TypeError, "floating numbers, got dtype torch.int64"),
         (lambda: IsometryReport.measure(X, X[:3]), ValueError, "same samples"),
         (lambda: IsometryReport.measure(NAN, X), ValueError, "x holds NaN"),
         (lambda: IsometryReport.measure(X, X, Y.float()), TypeError, "integers"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -233,6 +234,14 @@ def test_report_of_known_maps():
     alone = IsometryReport.measure(x[:2], x[:2], [0, 1])
     assert alone.n_pairs == 0
     assert "nan" in str(alone)
+
+
+def test_arrays_that_are_read_only_are_samples():
+    x = np.random.default_rng(0).standard_normal((10, 3))
+    x.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert IsometryReport.measure(x, x).stress == 0.0
 
 
 def test_report_of_a_network_compares_each_block_with_its_own_input():
