@@ -239,6 +239,8 @@ def surfaces(folder: Path, seeds: list[int], models: list[str]) -> None:
         ("surface", "CPU s", "relative error", "A^T A - I", "B B^T - I", "B - A^T"),
         rows,
     )
+    rows = [cells(model, lambda r: spread([row["relative_error"] for row in r], 3)) for model in models]
+    table("Relative error of reconstruction: a flat image has small ratios, too", ("model", *SURFACES), rows)
     rows = [cells(model, lambda r: f"{statistics.mean(row['seconds'] for row in r):.0f}") for model in models]
     table("CPU seconds of a fit", ("model", *SURFACES), rows)
 

@@ -13,9 +13,10 @@ from one to the other, and on. The demo looks for such a walk along which a clas
 classifier about the true homographies along the same path.
 
 **What to learn.** Pairs of images fix the operator up to what shifts can tell apart, and a shift estimated from a few
-images carries over to others. Where images have most of their energy, at the lowest frequencies, some eigenspaces stay
-mixed. A walk is a digit at its two ends; between and beyond them it frays after so short a training, so that a
-misreading may be the fault of the walk. The rows of true homographies tell.
+images carries over to others. The operator is found in closed form here, and trained a little; gradient descent from
+random functions leaves some eigenspaces mixed (``benchmarks/neural_isometries.md``). A walk is a digit at its two ends;
+between and beyond them it frays after so short a training, so that a misreading may be the fault of the walk. The rows
+of true homographies tell.
 
 Run it alone with ``python demos/plot_neural_isometries.py --out out``: three minutes on a core.
 """
@@ -42,8 +43,8 @@ from manifoldkit.isometry import (
     isometry_path,
     off_block_energy,
     pretrain,
-    pretrain_in_stages,
     residual_pair,
+    spectral_start,
     toric_harmonics,
 )
 from manifoldkit.plotting import plot_images
@@ -64,9 +65,8 @@ def learn_torus() -> NeuralIsometry:
     model = NeuralIsometry(
         (SIZE, SIZE), SIZE * SIZE, eigenvalues="clustered", generator=torch.Generator().manual_seed(SEED)
     )
-    pretrain_in_stages(
-        model, views, steps=(1200, 1200), betas=(10.0, 3.0), eigenvalue_rates=(1.5, 1.0), progress=True
-    )  # fmt: skip
+    spectral_start(model, views)
+    pretrain(model, views, steps=300, batch_size=2, alpha=0.0, learning_rate=5e-4, final_rate=1e-5, progress=True)
     return model.eval()
 
 

@@ -95,9 +95,12 @@ class ShiftViews:
         if self.channels > len(self.images):
             raise ValueError(f"channels must be at most the {len(self.images)} images, got {channels}")
         height, width = self.images.shape[1:]
-        self.shifts: NDArray[np.int64] = np.argwhere(np.ones((height, width))) if shifts is None else np.array(shifts)
-        if self.shifts.ndim != 2 or self.shifts.shape[1] != 2 or not len(self.shifts) or self.shifts.dtype.kind != "i":
-            raise ValueError(f"shifts must be pairs of integers, (m, 2), got shape {self.shifts.shape}")
+        given = np.argwhere(np.ones((height, width))) if shifts is None else np.array(shifts)
+        if given.ndim != 2 or given.shape[1] != 2 or not len(given) or given.dtype.kind not in "iu":
+            raise ValueError(
+                f"shifts must be pairs of integers, (m, 2), got shape {given.shape} and dtype {given.dtype}"
+            )
+        self.shifts: NDArray[np.int64] = given.astype(np.int64)
         self._rng = check_rng(random_state)
 
     def draw(self, n_samples: int) -> Tensor:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from .._arrays import chunks
+from .._distances import squared_distances
 from ..exceptions import ScaleWarning
 from .kernels import KernelShape
 from .neighbors import Floats, Ints
@@ -129,7 +130,7 @@ def _beyond_lists(
     columns, values, count = [np.empty(0, dtype=np.int64)], [np.empty(0)], np.zeros(n, dtype=np.int64)
     for part in chunks(len(lonely), 32 * n):
         rows = lonely[part]
-        squared = torch.cdist(everything[rows], everything).square_().numpy()
+        squared = squared_distances(everything[rows], everything).numpy()
         squared[np.arange(len(rows)), rows] = 0
         row, column = np.nonzero(squared < far[rows, None] * far)
         near = squared[row, column]

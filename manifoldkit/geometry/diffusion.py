@@ -16,11 +16,9 @@ from .._arrays import as_array, as_tensor, flatten, like
 from .._saving import savable
 from ..exceptions import MedialAxisWarning
 from ._validation import choice, positive
-from .adaptive import AdaptiveTangents
 from .exterior import ExteriorCalculus
 from .fitting import DiffusionFit
 from .landing import land
-from .neighbors import neighbor_search
 from .nystrom import FAR_MODES, NystromLayer, NystromRow
 from .tangents import TANGENT_METHODS, neighbor_offsets, tangent_basis
 
@@ -465,33 +463,6 @@ class DiffusionManifold(DiffusionFit, ClassNamePrefixFeaturesOutMixin, Transform
         if self._exterior is None:
             self._exterior = ExteriorCalculus(self).fit()
         return self._exterior
-
-    @property
-    def _tangent_neighbors(self) -> int:
-        wanted = self.n_tangent_neighbors or max(2 * self.n_neighbors_, 3 * self.tangent_dimension_)
-        return min(len(self._sampling.points), max(wanted, self.tangent_dimension_ + 1))
-
-    @property
-    def _adaptive(self) -> AdaptiveTangents:
-        """The local fits behind ``tangent_basis(method="auto")``, chosen when first asked for."""
-        if self._local_fits is None:
-            sampling = self._sampling
-            points, search = sampling.points, sampling.search
-            if sampling.images is not None:  # tangent spaces are those of the samples, whatever measures distances
-                points = sampling.images - sampling.frame.center
-                search = neighbor_search(points)
-            self._local_fits = AdaptiveTangents(points, self.tangent_dimension_, search)
-            logger.info("tangent spaces: %d candidates compared at %d samples", *self._local_fits.compared)
-        return self._local_fits
-
-    @property
-    def _smoothed_points(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Truncated series of the coordinates at the training points (u, r), in an orthonormal frame (D, r)."""
-        if self._smoothed is None:
-            frame, mixing = torch.linalg.qr(self._x_modes.T)
-            functions = torch.from_numpy(self._functions[:, : self.n_projection_components_])
-            self._smoothed = functions @ mixing.T, frame
-        return self._smoothed
 
     def to_module(self, far: str | None = None) -> NystromLayer:
         """Return the projection as a differentiable torch layer, for use in ``nn.Sequential``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,11 @@ from .._saving import SaveMixin
 from ._diagnostics import warn_of_noise, warn_of_spectrum
 from ._parameters import check_parameters
 from ._validation import choice
+from .adaptive import AdaptiveTangents
 from .growth import wide_growth
 from .kernels import SHAPES, KernelShape
 from .matrix_free import BACKENDS
-from .neighbors import Floats
+from .neighbors import Floats, neighbor_search
 from .nystrom import FAR_MODES, NystromRow, Weights
 from .sampling import Sampling, locality_order, sample_neighborhoods
 from .scale import KernelScale, choose_scale, unit_area
@@ -30,10 +32,11 @@ from .support import connected_pieces, kernel_matrix
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from .adaptive import AdaptiveTangents
     from .exterior import ExteriorCalculus
 
 __all__ = ["DiffusionFit"]
+
+logger = logging.getLogger("manifoldkit")
 
 #: Markov eigenvalues below this are not divided by: the components are dropped.
 LEAST_MARKOV = 0.05
@@ -64,6 +67,7 @@ class DiffusionFit(SaveMixin):
     neighbors: Any
     eigen_solver: Any
     n_kernel_neighbors: int | None
+    n_tangent_neighbors: int | None
     dense_limit: int
     reduction: str
     distance_components: float | None
@@ -257,6 +261,33 @@ class DiffusionFit(SaveMixin):
         """The time of one step of the diffusion, c A: what turns Markov eigenvalues into those of the Laplacian."""
         area = scale.eps2 * unit_area(sampling, units, d, self.n_neighbors_, self.bandwidth)
         return area * shape.constant(d) * (1 - shape.excess(d, diagonal))
+
+    @property
+    def _tangent_neighbors(self) -> int:
+        wanted = self.n_tangent_neighbors or max(2 * self.n_neighbors_, 3 * self.tangent_dimension_)
+        return min(len(self._sampling.points), max(wanted, self.tangent_dimension_ + 1))
+
+    @property
+    def _adaptive(self) -> AdaptiveTangents:
+        """The local fits behind ``tangent_basis(method="auto")``, chosen when first asked for."""
+        if self._local_fits is None:
+            sampling = self._sampling
+            points, search = sampling.points, sampling.search
+            if sampling.images is not None:  # tangent spaces are those of the samples, whatever measures distances
+                points = sampling.images - sampling.frame.center
+                search = neighbor_search(points)
+            self._local_fits = AdaptiveTangents(points, self.tangent_dimension_, search)
+            logger.info("tangent spaces: %d candidates compared at %d samples", *self._local_fits.compared)
+        return self._local_fits
+
+    @property
+    def _smoothed_points(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Truncated series of the coordinates at the training points (u, r), in an orthonormal frame (D, r)."""
+        if self._smoothed is None:
+            frame, mixing = torch.linalg.qr(self._x_modes.T)
+            functions = torch.from_numpy(self._functions[:, : self.n_projection_components_])
+            self._smoothed = functions @ mixing.T, frame
+        return self._smoothed
 
     def _modes(self, values: Floats, n_components: int) -> torch.Tensor:
         """Generalised Fourier coefficients (N, q) of `values` (u, q): inner products in the measure."""

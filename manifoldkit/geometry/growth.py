@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from .._arrays import chunks
+from .._distances import squared_distances
 from .neighbors import Floats
 
 __all__ = ["growth", "neighbors_beyond_noise", "wide_growth"]
@@ -52,8 +53,8 @@ def growth(points: Floats, k: int, random_state: np.random.RandomState) -> float
     rows = torch.from_numpy(random_state.permutation(len(points))[:N_ROWS])
     ratios = []
     for part in chunks(len(rows), 16 * len(points), 2**26):
-        near = torch.cdist(table[rows[part]], table).topk(2 * k + 1, dim=1, largest=False).values
-        ratios.append(torch.log(near[:, -1] / near[:, k].clamp_min(torch.finfo(near.dtype).tiny)))
+        near = squared_distances(table[rows[part]], table).topk(2 * k + 1, dim=1, largest=False).values
+        ratios.append(torch.log(near[:, -1] / near[:, k].clamp_min(torch.finfo(near.dtype).tiny)) / 2)
     mean = float(torch.cat(ratios).mean())
     return float(np.log(2) / max(mean, np.finfo(float).tiny))
 

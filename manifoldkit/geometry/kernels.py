@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from scipy.integrate import quad
 
+from .._distances import squared_distances
 from .._saving import savable
 from .neighbors import Floats, Ints
 
@@ -129,13 +130,7 @@ def bandwidth(distances: Any, convention: str) -> Any:
 
 def dense_distances(points: Floats, rho: Floats) -> Floats:
     """Scaled squared distances delta^2 (n, n) between all points, symmetric to rounding, with zero diagonal."""
-    centred = torch.from_numpy(points - points.mean(axis=0))
-    # Few coordinates: differences are affordable and exact. Many: the expansion loses some 1e-15 |x|^2.
-    if points.shape[1] <= 32:
-        squared = torch.cdist(centred, centred, compute_mode="donot_use_mm_for_euclid_dist").square_()
-    else:
-        squared = torch.cdist(centred, centred, compute_mode="use_mm_for_euclid_dist").square_()
-        squared = (squared + squared.T).div_(2).fill_diagonal_(0)
+    squared = squared_distances(torch.from_numpy(points))
     scale = torch.from_numpy(rho)
     result: Floats = squared.div_(scale[:, None]).div_(scale[None, :]).numpy()
     return result

@@ -18,6 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import LinearOperator
 
 from .._arrays import chunks
+from .._distances import squared_distances
 from ..reductions import kernel_product
 from .kernels import CUTOFF, KernelShape, neighbor_deltas
 from .neighbors import Floats
@@ -106,7 +107,7 @@ class KernelOperator(LinearOperator):
         smaller = np.flatnonzero(labels != np.bincount(labels).argmax())
         for part in chunks(len(smaller), 32 * n):
             some = torch.from_numpy(smaller[part]).to(self._points.device)
-            squared = torch.cdist(self._points[some], self._points).square_()
+            squared = squared_distances(self._points[some], self._points)
             found = torch.nonzero(squared < CUTOFF * self._scale * self._rho[some, None] * self._rho).cpu().numpy()
             pairs = np.stack([labels[smaller[part][found[:, 0]]], labels[found[:, 1]]])
             links.append(np.unique(pairs, axis=1))

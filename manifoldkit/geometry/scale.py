@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial.distance import cdist
+import torch
 from scipy.special import gammaln
 
+from .._distances import pairwise_distances
 from .kernels import KernelShape, neighbor_deltas
 from .neighbors import Floats
 from .sampling import NeighborLists, Sampling
@@ -61,7 +62,7 @@ def sampled_deltas(sampling: Sampling, random_state: np.random.RandomState) -> F
     """Some rows of delta^2, about 200,000 entries, for estimates of the kernel sum."""
     points, rho = sampling.points, sampling.rho
     rows = random_state.permutation(len(points))[: min(len(points), max(32, 200_000 // len(points)))]
-    squared: Floats = cdist(points[rows], points, "sqeuclidean")
+    squared: Floats = pairwise_distances(torch.from_numpy(points[rows]), torch.from_numpy(points)).square_().numpy()
     return squared / (rho[rows, None] * rho)
 
 

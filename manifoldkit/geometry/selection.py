@@ -17,10 +17,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import torch
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components, dijkstra
-from scipy.spatial.distance import cdist
 
+from .._distances import pairwise_distances
 from .growth import growth, neighbors_beyond_noise
 from .kernels import CUTOFF, KernelShape, bandwidth, neighbor_deltas
 from .neighbors import Floats, ForeignNeighbors, Ints
@@ -170,7 +171,7 @@ def short_circuit_share(
     points, n, k = sampling.points, len(sampling.points), lists.n_neighbors
     distances, indices = lists.nearest()
     rows = random_state.permutation(n)[:N_DETOURS]
-    straight = cdist(points[rows], points)
+    straight = pairwise_distances(torch.from_numpy(points[rows]), torch.from_numpy(points)).numpy()
     places = np.arange(0, n * k + 1, k)
     graph = csr_array((distances[:, 1:].ravel(), indices[:, 1:].ravel(), places), shape=(n, n))
     scale = sampling.rho * 2 * neighbor_deltas(sampling.rho, distances, indices).mean()

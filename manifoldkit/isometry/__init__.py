@@ -8,6 +8,7 @@ from .baselines import baseline
 from .distortion import edge_ratio_std, jacobian_identities
 from .full_loss import FullLossView
 from .image_networks import convolutional_pair, dense_pair
+from .invariant_operator import spectral_start
 from .isometry_losses import IsometryLosses, equivariance_error, equivariance_loss, multiplicity_loss
 from .isometry_path import isometry_path
 from .layers import LocallyIsometricNet
@@ -64,5 +65,6 @@ __all__ = [
     "pretrain",
     "pretrain_in_stages",
     "residual_pair",
+    "spectral_start",
     "toric_harmonics",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["cell_ids", "check_size", "finite_samples", "flat", "holds_vectors"]
+__all__ = ["cell_ids", "check_size", "finite_samples", "flat", "fresh", "holds_vectors"]
 
 
 def flat(x: Any, name: str) -> torch.Tensor:
@@ -40,7 +40,13 @@ def holds_vectors(y: Any) -> bool:
 
 def finite_samples(x: Any, name: str = "x") -> torch.Tensor:
     """Finite floating samples (N, ...), N >= 1, as a detached tensor; numpy arrays are accepted."""
-    tensor = x.detach() if isinstance(x, torch.Tensor) else torch.from_numpy(np.asarray(x))
+    if isinstance(x, torch.Tensor):
+        tensor = x.detach()
+    else:
+        array = np.asarray(x)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"{name} must hold floating numbers, got dtype {array.dtype}")
+        tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
     flat(tensor, name)
     if len(tensor) == 0:
         raise ValueError(f"{name} must hold at least one sample, got shape {tuple(tensor.shape)}")
@@ -57,3 +63,16 @@ def check_size(value: Any, name: str, least: int = 1) -> int:
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
     return int(value)
+
+
+def fresh(generator: torch.Generator | None) -> torch.Generator:
+    """The generator given, or one that the operating system seeds."""
+    if generator is None:
+        generator = torch.Generator()
+        generator.seed()
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"generator must be a torch.Generator or None, got {type(generator).__name__}: "
+            "use torch.Generator().manual_seed(seed)"
+        )
+    return generator

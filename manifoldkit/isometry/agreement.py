@@ -71,7 +71,7 @@ def eigenspace_energy(
     Raises
     ------
     ValueError
-        If the shapes do not fit.
+        If the shapes do not fit, or the learned functions are not finite.
 
     Examples
     --------
@@ -89,6 +89,8 @@ def eigenspace_energy(
         )
     values, order = reference_values.sort()
     space = torch.cat([values.new_zeros(1), (values.diff() > 1e-6).to(values.dtype)]).cumsum(0).long()
+    if not torch.isfinite(eigenfunctions).all():
+        raise ValueError("eigenfunctions hold NaN or infinity: the training has diverged")
     unit = torch.nn.functional.normalize(eigenfunctions.to(reference_functions.dtype), dim=0)
     shares = (reference_functions[:, order].mT @ unit).square()
     energy, best = shares.new_zeros(int(space[-1]) + 1, shares.shape[1]).index_add_(0, space, shares).max(dim=0)
@@ -112,7 +114,7 @@ def off_block_energy(tau: Tensor, space: Tensor) -> Tensor:
     Raises
     ------
     ValueError
-        If the shapes do not fit.
+        If the shapes do not fit, or a map is zero or not finite.
 
     Examples
     --------
@@ -124,7 +126,10 @@ def off_block_energy(tau: Tensor, space: Tensor) -> Tensor:
     if tau.ndim != 3 or tau.shape[1:] != (len(space), len(space)):
         raise ValueError(f"tau must have shape (B, {len(space)}, {len(space)}), got {tuple(tau.shape)}")
     square = tau.square()
-    return (square * (space[:, None] != space[None, :])).sum(dim=(1, 2)) / square.sum(dim=(1, 2))
+    total = square.sum(dim=(1, 2))
+    if not ((total > 0) & torch.isfinite(total)).all():
+        raise ValueError("some maps are zero, NaN or infinite, and have no share of anything: leave those out")
+    return (square * (space[:, None] != space[None, :])).sum(dim=(1, 2)) / total
 
 
 def _circle(size: int) -> tuple[Tensor, Tensor]:

@@ -49,7 +49,8 @@ class IsometricAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         d, at most the number of entries of a sample.
     encoder, decoder : torch.nn.Module, optional
         Networks (B, *shape) -> (B, d) -> (B, *shape) of your own, of which copies are trained; perceptrons with layers
-        `hidden` by default. ``decoder="tied"`` uses the transposed weights of a perceptron encoder.
+        `hidden` by default. ``decoder="tied"`` uses the transposed weights of a perceptron encoder. Weights with
+        ``requires_grad=False`` stay as they are.
     hidden : sequence of int, default=(64, 64)
         Widths of the encoder's layers; the decoder's are the reverse. The source has (256,) * 5 for surfaces.
     activation : {"tanh", "softplus"} or callable, default="tanh"
@@ -65,8 +66,11 @@ class IsometricAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     corruption : float, default=0.0
         Standard deviation of noise on the encoder's input, relative to normalised samples (denoising autoencoder).
     solver : {"lbfgs", "adam"}, default="lbfgs"
+        Rounds of L-BFGS on all samples, or Adam on batches.
     init : {"isomap", "pca"}, None or array (n, d), default="isomap"
-        Codes that encoder and decoder are first fitted to by least squares; None begins at random weights.
+        Codes that encoder and decoder are first fitted to by least squares, in the units of the samples; None begins
+        at random weights. A frozen encoder has its codes already, which the decoder is fitted to instead; a frozen
+        decoder leaves no choice of codes, and the encoder begins at its weights.
     n_neighbors : int, default=10
         Of Isomap.
     max_iter : int, default=1500
@@ -82,6 +86,7 @@ class IsometricAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         In which the networks compute.
     warm_start : bool, default=False
         Let `fit` go on from the networks (and the state of Adam) of the last call, also of one that was interrupted.
+        What made these networks (`encoder`, `decoder`, `hidden`, `activation`, `init`, `normalize`) is not looked at.
     random_state : int, RandomState or None, default=0
         Source of weights, batches and random vectors.
     callbacks : sequence of callables, default=()
@@ -94,7 +99,8 @@ class IsometricAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     encoder_, decoder_ : torch.nn.Module
         Trained networks, in the units of the samples.
     history_ : list of dict
-        Loss, reconstruction error and penalties after every round or epoch, in normalised units.
+        "loss", "reconstruction" and each penalty under its name after every round or epoch, in normalised units; a
+        second penalty of the same name has "_2" behind it, and so on.
     n_iter_ : int
         Rounds or epochs done.
     sample_shape_ : tuple of int
@@ -103,7 +109,8 @@ class IsometricAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     Raises
     ------
     TypeError, ValueError
-        If parameters are out of range, samples are NaN, networks do not fit the samples, or the loss becomes NaN.
+        If parameters are out of range, samples are NaN, networks do not fit the samples or have nothing to train, a
+        warm start finds networks of another size or dtype, or the loss becomes NaN.
 
     References
     ----------
@@ -180,10 +187,7 @@ class IsometricAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         self._check(x[0].numel())
         x, penalties = x.to(_DTYPES[self.dtype]), self._penalties()
         if going_on:
-            if tuple(x.shape[1:]) != self.sample_shape_:
-                raise ValueError(
-                    f"warm_start goes on with samples of shape {self.sample_shape_}, got {tuple(x.shape[1:])}"
-                )
+            self._goes_on(x)
             validate_data(self, rows, reset=False, skip_check_array=True)
         else:
             self._begin(rows, x)
@@ -197,7 +201,7 @@ class IsometricAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
                 run_lbfgs(
                     objective, inner, rounds=rounds, iterations=per_round, watcher=self._watch, progress=self.progress
                 )
-            else:
+            elif self.max_iter:
                 if not going_on or self._optimizer is None:
                     self._optimizer = torch.optim.Adam(objective.parameters(), lr=self.learning_rate)
                 for group in self._optimizer.param_groups:
@@ -247,6 +251,18 @@ class IsometricAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         check_is_fitted(self)
         return DecoderManifold(self.encoder_, self.decoder_)
 
+    def _goes_on(self, x: torch.Tensor) -> None:
+        """Refuse samples and parameters that the networks of the last call do not fit."""
+        had = {
+            "samples of shape": (self.sample_shape_, tuple(x.shape[1:])),
+            "n_components": (self._n_features_out, self.n_components),
+            "dtype": (self.encoder_.shift.dtype, x.dtype),
+        }
+        for name, (before, now) in had.items():
+            if before != now:
+                raise ValueError(f"warm_start goes on with {name} {before}, got {now}: set warm_start=False")
+        self._refuse_frozen(self.encoder_, self.decoder_)
+
     def _begin(self, rows: Any, x: torch.Tensor) -> None:
         """Fresh networks around the samples; those of an earlier fit are kept until these have found their start."""
         seed = check_random_state(self.random_state).randint(2**31 - 1)
@@ -256,12 +272,14 @@ class IsometricAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         scale = torch.tensor(spread if spread > 0 else 1.0).to(x)
         shape = tuple(x.shape[1:])
         networks = self._networks(x[0].numel(), generator)
-        home = torch.zeros(0, dtype=_DTYPES[self.dtype], device=next(networks[0].parameters()).device)
+        weights = [p for network in networks for p in network.parameters()]
+        home = torch.zeros(0, dtype=_DTYPES[self.dtype], device=weights[0].device if weights else "cpu")
         encoder, decoder = (
             Normalised(network, shift, scale, shape, encodes=encodes).to(home).eval()
             for network, encodes in zip(networks, (True, False), strict=True)
         )
         self._fits(x, encoder, decoder)
+        self._refuse_frozen(encoder, decoder)
         if self.init is not None:
             self._start_at(_normalised(x, encoder), encoder, decoder, generator)
         validate_data(self, rows, skip_check_array=True)
@@ -285,9 +303,8 @@ class IsometricAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
 
     def _fits(self, x: torch.Tensor, encoder: Normalised, decoder: Normalised) -> None:
         """Refuse networks of the user that do not fit the samples."""
-        home = next(decoder.parameters())
         with torch.no_grad(), evaluating(encoder, decoder):
-            codes = encoder(x[:2].to(home))
+            codes = encoder(x[:2].to(encoder.shift))
             if codes.shape != (len(x[:2]), self.n_components):
                 raise ValueError(
                     f"the encoder must return codes (B, {self.n_components}), got {tuple(codes.shape)} for "
@@ -299,10 +316,31 @@ class IsometricAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
                 f"the decoder must return samples of shape {tuple(x.shape[1:])}, got {tuple(images.shape[1:])}"
             )
 
+    def _refuse_frozen(self, encoder: Normalised, decoder: Normalised) -> None:
+        if self.max_iter and not (_learns(encoder) or _learns(decoder)):
+            raise ValueError(
+                "encoder and decoder have no weight to train: set requires_grad on some, or max_iter=0 to use the "
+                "networks as they are"
+            )
+
     def _start_at(
         self, inner: torch.Tensor, encoder: Normalised, decoder: Normalised, generator: torch.Generator
     ) -> None:
-        """Fit the networks to the initial codes."""
+        """Fit the networks to the initial codes, as far as they are not frozen."""
+        if not _learns(decoder.network):
+            return
+        with evaluating(encoder, decoder):
+            if _learns(encoder.network):
+                targets = self._initial_codes(inner, encoder, generator)
+                regress(encoder.network, inner, targets, 3 * _ROUND)
+            else:
+                with torch.no_grad():
+                    targets = encoder.network(inner)
+            if not isinstance(decoder.network, TiedDecoder):
+                regress(decoder.network, targets, inner, 3 * _ROUND)
+
+    def _initial_codes(self, inner: torch.Tensor, encoder: Normalised, generator: torch.Generator) -> torch.Tensor:
+        """Codes that the training is to begin at, in normalised units."""
         flat = inner.flatten(1).double().cpu().numpy()
         if not isinstance(self.init, str):
             codes = (as_tensor(self.init, "init").cpu() / encoder.scale.double().cpu()).numpy()
@@ -313,11 +351,7 @@ class IsometricAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         else:
             rng = np.random.default_rng(int(torch.randint(2**31 - 1, (), generator=generator)))
             codes = isomap_codes(flat, self.n_components, self.n_neighbors, _ISOMAP_LIMIT, rng)
-        targets = torch.from_numpy(np.ascontiguousarray(codes - codes.mean(axis=0))).to(inner)
-        with evaluating(encoder, decoder):
-            regress(encoder.network, inner, targets, 3 * _ROUND)
-            if not isinstance(decoder.network, TiedDecoder):
-                regress(decoder.network, targets, inner, 3 * _ROUND)
+        return torch.from_numpy(np.ascontiguousarray(codes)).to(inner)
 
     def _penalties(self) -> Sequence[Penalty]:
         if self.penalties is not None:
@@ -382,13 +416,16 @@ class IsometricAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         return like(points.reshape(np.shape(x)), x)
 
     @torch.no_grad()
-    def _run(self, network: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        home = next(network.parameters())
+    def _run(self, network: Normalised, x: torch.Tensor) -> torch.Tensor:
         with evaluating(network):
-            parts = [network(x[rows].to(home)) for rows in chunks(len(x), 64 * x[0].numel() * 8)]
+            parts = [network(x[rows].to(network.shift)) for rows in chunks(len(x), 64 * x[0].numel() * 8)]
         return torch.cat(parts)
 
 
 def _normalised(x: torch.Tensor, encoder: Normalised) -> torch.Tensor:
     """Samples in the units in which the networks are trained, where they are trained."""
     return (x.to(encoder.shift.device) - encoder.shift) / encoder.scale
+
+
+def _learns(network: nn.Module) -> bool:
+    return any(p.requires_grad for p in network.parameters())

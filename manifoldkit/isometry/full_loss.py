@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -83,6 +84,12 @@ class FullLossView(nn.Module):
 
     def objective(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Loss of every sample (B,) of the batch that `forward` has just seen; their sum is B times the loss."""
+        seen = len(self._seen[0]) if self._seen else 0
+        if seen != len(logits):
+            raise ValueError(
+                f"objective weighs the batch that the view was last called with, of {seen} samples, got {len(logits)} "
+                "logits: call the view on their samples first"
+            )
         value = self.alpha * cross_entropy(logits, labels)
         with warnings.catch_warnings():  # a batch that the attack has emptied down to single samples of its classes
             warnings.simplefilter("ignore", NoPairsWarning)
@@ -90,3 +97,7 @@ class FullLossView(nn.Module):
                 if beta:
                     value = value + beta * self.isometry(before, after, labels)
         return value
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What was seen is part of a graph, which can be neither copied nor pickled.
+        return {**self.__dict__, "_seen": []}

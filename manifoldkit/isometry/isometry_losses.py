@@ -100,7 +100,7 @@ def equivariance_error(tau: Tensor, first: Tensor, second: Tensor) -> Tensor:
     Raises
     ------
     ValueError
-        If the shapes do not fit, or a code is zero.
+        If the shapes do not fit, or a code is zero or not finite.
 
     Examples
     --------
@@ -117,6 +117,6 @@ def equivariance_error(tau: Tensor, first: Tensor, second: Tensor) -> Tensor:
         )
     moved = tau @ first
     size = moved.square().sum(dim=(1, 2))
-    if (size == 0).any():
-        raise ValueError("some codes are zero, so that no relative error exists: leave out empty images")
+    if not ((size > 0) & torch.isfinite(size) & torch.isfinite(second).all(dim=2).all(dim=1)).all():
+        raise ValueError("some codes are zero, NaN or infinite, and have no relative error: leave out such images")
     return (moved - second).square().sum(dim=(1, 2)) / size

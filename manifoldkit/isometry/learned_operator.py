@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..datasets._validation import check_count, check_real
+from ._input import fresh
 from .polar import polar
 
 __all__ = ["LearnedOperator", "Spectrum", "commutation_mask"]
@@ -48,7 +49,7 @@ class LearnedOperator(nn.Module):
         How they start, and what their parameters are: running sums of squares of draws from N(0, 1/k^2), about 0 to
         1/k, or squares of draws from N(0, 1), most of them near 0.
     generator : torch.Generator, optional
-        Source of the initial values.
+        Source of the initial values; None is a fresh one.
 
     Raises
     ------
@@ -83,6 +84,7 @@ class LearnedOperator(nn.Module):
         if eigenvalues not in ("cumulative", "clustered"):
             raise ValueError(f"eigenvalues must be 'cumulative' or 'clustered', got {eigenvalues!r}")
         self.cumulative = eigenvalues == "cumulative"
+        generator = fresh(generator)
         self.root_mass = nn.Parameter(torch.ones(n))
         self.raw_eigenfunctions = nn.Parameter(0.01 * torch.randn(n, k, generator=generator))
         spread = 1.0 / k if self.cumulative else 1.0
@@ -98,6 +100,23 @@ class LearnedOperator(nn.Module):
             return Spectrum(mass, eigenfunctions, eigenvalues.cumsum(0))
         order = eigenvalues.argsort()
         return Spectrum(mass, eigenfunctions[:, order], eigenvalues[order])
+
+    @torch.no_grad()
+    def assign(self, eigenfunctions: Tensor, eigenvalues: Tensor) -> None:
+        """Take these eigenfunctions (N, k), in columns, and ascending eigenvalues (k,) >= 0, in place.
+
+        Functions that are not orthonormal with respect to the mass become the nearest that are.
+        """
+        if eigenfunctions.shape != self.raw_eigenfunctions.shape or eigenvalues.shape != self.root_eigenvalues.shape:
+            raise ValueError(
+                f"eigenfunctions must have shape {tuple(self.raw_eigenfunctions.shape)} and eigenvalues shape "
+                f"{tuple(self.root_eigenvalues.shape)}, got {tuple(eigenfunctions.shape)}, {tuple(eigenvalues.shape)}"
+            )
+        steps = eigenvalues.diff(prepend=eigenvalues.new_zeros(1))
+        if not (torch.isfinite(eigenvalues).all() and (steps >= 0).all()):
+            raise ValueError(f"eigenvalues must be finite, >= 0 and ascending, got {eigenvalues}")
+        self.raw_eigenfunctions.copy_(eigenfunctions)
+        self.root_eigenvalues.copy_((steps if self.cumulative else eigenvalues).sqrt())
 
     def contract(self, factor: float) -> None:
         """Multiply all eigenvalues by a factor in (0, 1], in place.

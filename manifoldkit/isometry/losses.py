@@ -27,7 +27,8 @@ class IsometricLoss(torch.nn.Module):
     with G = 1 where i and j lie in one cell of the partition and 0 elsewhere, N the size of the batch, d the metric of
     the inputs and s a scale. The diagonal and coincident samples contribute neither loss nor a gradient that is NaN,
     and a cell with a single sample contributes 0. Random batches of many classes hold few pairs of a class; see
-    :class:`ClassBalancedBatchSampler`. Under data-parallel training the pairs are those of the local batch.
+    :class:`ClassBalancedBatchSampler`. Under data-parallel training the pairs are those of the local batch. The loss is
+    twice differentiable (coincident samples have gradient 0 and second derivative 0).
 
     Parameters
     ----------
@@ -47,7 +48,7 @@ class IsometricLoss(torch.nn.Module):
     ------
     TypeError, ValueError
         If an argument is wrong; in the call, if labels are missing, of the wrong length or not integers, shapes do
-        not fit, or x or z hold NaN.
+        not fit, the batch is empty, or x or z hold NaN.
 
     Warns
     -----
@@ -106,8 +107,10 @@ class IsometricLoss(torch.nn.Module):
         if len(x) != len(z):
             raise ValueError(f"x and z must hold the same samples, got {len(x)} and {len(z)}")
         n = len(z)
-        cells = self._cells(y, n, z.device)
-        before, after = self._distances(x, cells), torch.cat([condensed_distances(part) for part in _split(z, cells)])
+        if n == 0:
+            raise ValueError("the batch holds no sample: x and z must have at least one row")
+        order, sizes = self._cells(y, n, z.device)
+        before, after = self._distances(x, order, sizes), condensed_distances(z[order], sizes)
         change = (self.scale * before.to(after.dtype) - after).square().sum()
         loss = change * (2.0 / n**2 if self.reduction == "batch" else 1.0 / max(1, len(after)))
         if not math.isfinite(loss.detach()):
@@ -117,10 +120,10 @@ class IsometricLoss(torch.nn.Module):
             self._warn(n)
         return loss
 
-    def _cells(self, y: Any, n: int, device: torch.device) -> list[torch.Tensor]:
-        """Indices of the samples of each cell."""
+    def _cells(self, y: Any, n: int, device: torch.device) -> tuple[torch.Tensor, list[int]]:
+        """Indices of the samples cell by cell, and the sizes of the cells."""
         if self.partition == "global":
-            return [torch.arange(n, device=device)]
+            return torch.arange(n, device=device), [n]
         if self.partition == "cells":
             if self.cells is None or len(self.cells) != n:
                 raise ValueError(
@@ -130,19 +133,18 @@ class IsometricLoss(torch.nn.Module):
             y = self.cells
         ids = cell_ids(y, n, "y", device)
         order = torch.argsort(ids, stable=True)
-        counts = torch.unique_consecutive(ids[order], return_counts=True)[1]
-        return list(order.split(counts.tolist()))
+        return order, torch.unique_consecutive(ids[order], return_counts=True)[1].tolist()
 
-    def _distances(self, x: torch.Tensor, cells: list[torch.Tensor]) -> torch.Tensor:
+    def _distances(self, x: torch.Tensor, order: torch.Tensor, sizes: list[int]) -> torch.Tensor:
         """Distances of the pairs of each cell, by the metric of the inputs."""
         if self.metric == "euclidean":
-            return torch.cat([condensed_distances(part) for part in _split(x, cells)])
+            return condensed_distances(x[order], sizes)
         matrix = self.metric(x) if callable(self.metric) else x
         if not isinstance(matrix, torch.Tensor) or matrix.shape != (len(x), len(x)):
             what = tuple(matrix.shape) if isinstance(matrix, torch.Tensor) else type(matrix).__name__
             raise ValueError(f"distances must be a tensor of shape ({len(x)}, {len(x)}), got {what}")
         parts = []
-        for cell in cells:
+        for cell in order.split(sizes):
             i, j = torch.triu_indices(len(cell), len(cell), 1, device=cell.device)
             parts.append(matrix[cell[i], cell[j]])
         return torch.cat(parts)
@@ -157,10 +159,6 @@ class IsometricLoss(torch.nn.Module):
             NoPairsWarning,
             stacklevel=3,
         )
-
-
-def _split(x: torch.Tensor, cells: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    return x[torch.cat(cells)].split([len(cell) for cell in cells])
 
 
 class DiffusionDistance:

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from ._input import check_size
+from ._input import check_size, fresh
 
 __all__ = ["ACTIVATIONS", "MLP", "Normalised", "TiedDecoder", "initialise"]
 
@@ -129,9 +129,7 @@ class Normalised(nn.Module):
 @torch.no_grad()
 def initialise(module: nn.Module, generator: torch.Generator | None = None) -> None:
     """Draw the weights of all linear and convolutional layers as PyTorch does by default, but from `generator`."""
-    if generator is None:
-        generator = torch.Generator()
-        generator.seed()
+    generator = fresh(generator)
     for layer in module.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             bound = 1.0 / math.sqrt(layer.weight[0].numel())  # uniform, of variance 1 / (3 fan_in)

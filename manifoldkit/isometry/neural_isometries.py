@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..datasets._validation import check_count, check_flag, check_real
+from ._input import fresh
 from .isometry_losses import IsometryLosses, equivariance_loss, multiplicity_loss
 from .learned_operator import LearnedOperator, Spectrum, commutation_mask
 from .polar import polar
@@ -54,8 +55,8 @@ class NeuralIsometry(nn.Module):
         Share of the samples, in training mode, that are decoded from a random number of leading coefficients; it puts
         what matters most for the picture first.
     generator : torch.Generator, optional
-        Source of the operator's initial values and of the spectral dropout; without it, torch's global one. Copies and
-        pickles have none.
+        Source of the operator's initial values and of the spectral dropout; None, as in copies and pickles, is a fresh
+        one.
 
     Attributes
     ----------
@@ -158,7 +159,8 @@ class NeuralIsometry(nn.Module):
     def forward(self, views: Tensor) -> IsometryLosses:
         """Losses of pairs (2, B, C, H, W), triplets (3, B, C, H, W), or a batch (2 B, C, H, W) of pairs in a row.
 
-        In the last form, images 2 i and 2 i + 1 are views of one thing.
+        In the last form, images 2 i and 2 i + 1 are views of one thing. Two or three batches of one shape in a tuple or
+        list are pairs or triplets, too.
         """
         views = self._read_views(views)
         n_views, batch = views.shape[:2]
@@ -197,7 +199,8 @@ class NeuralIsometry(nn.Module):
     def _isometry(self, first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
         return polar(mask * (second @ first.mT), special=self.special)
 
-    def _encode(self, images: Tensor, spectrum: Spectrum) -> Tensor:
+    def functions(self, images: Tensor) -> Tensor:
+        """Functions (B, N, c) on the grid that the encoder makes of images (B, C, H, W)."""
         self._check_images(images)
         latent = self.encoder(images)
         if latent.ndim != 4 or len(latent) != len(images) or tuple(latent.shape[2:]) != self.grid:
@@ -205,7 +208,10 @@ class NeuralIsometry(nn.Module):
                 f"the encoder must give latents ({len(images)}, c, {self.grid[0]}, {self.grid[1]}), got "
                 f"{tuple(latent.shape)} for images {tuple(images.shape)}: choose grid or encoder anew"
             )
-        codes = spectrum.analyse(latent.flatten(2).mT)
+        return latent.flatten(2).mT
+
+    def _encode(self, images: Tensor, spectrum: Spectrum) -> Tensor:
+        codes = spectrum.analyse(self.functions(images))
         if self.unit_codes:
             square = codes.square().mean(dim=(1, 2), keepdim=True)
             codes = codes * torch.rsqrt(square + torch.finfo(codes.dtype).eps)
@@ -219,6 +225,7 @@ class NeuralIsometry(nn.Module):
         if not self.training or not self.spectral_dropout:
             return codes
         n, k = codes.shape[:2]
+        self.generator = fresh(self.generator)
         draws = torch.rand(2, n, 1, generator=self.generator, device="cpu").to(codes.device)
         cut = draws[0] < self.spectral_dropout
         kept = 1 + (draws[1] * k).floor()  # 1 to k
@@ -238,6 +245,11 @@ class NeuralIsometry(nn.Module):
             raise ValueError("images contain NaN or infinity: remove or impute those entries first")
 
     def _read_views(self, views: Any) -> Tensor:
+        if isinstance(views, list | tuple) and all(isinstance(view, Tensor) for view in views):
+            shapes = [tuple(view.shape) for view in views]
+            if len(views) not in (2, 3) or len(set(shapes)) > 1:
+                raise ValueError(f"views must be two or three batches of one shape (B, C, H, W), got shapes {shapes}")
+            views = torch.stack(list(views))
         if not isinstance(views, Tensor):
             raise TypeError(f"views must be a tensor, got {type(views).__name__}: stack views by torch.stack")
         if views.ndim == 4:

@@ -32,8 +32,9 @@ __all__ = [
 class View:
     """One training step: the networks, a batch of samples, its codes, and products with the Jacobians.
 
-    Networks with batch statistics (BatchNorm) are evaluated a second time for the products, with their running
-    statistics: the derivative of one sample's code by the sample is that of the network as it will be used.
+    Networks with batch statistics (BatchNorm, or any floating buffers) are evaluated a second time for the products,
+    with their running statistics: the derivative of one sample's code by the sample is that of the network as it will
+    be used.
 
     Parameters
     ----------
@@ -196,5 +197,10 @@ def _vjp(network: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, Callable[[t
 
 
 def has_batch_statistics(network: nn.Module) -> bool:
-    """Whether samples of a batch see each other in training."""
-    return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in network.modules())
+    """Whether a pass in training mode may mix the samples of a batch, or change what the network keeps of batches.
+
+    BatchNorm does, and so may whatever has floating buffers; where it does not, a second pass costs time alone.
+    """
+    return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in network.modules()) or any(
+        buffer.is_floating_point() for buffer in network.buffers()
+    )

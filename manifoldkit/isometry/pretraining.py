@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -109,6 +109,8 @@ def pretrain(
     >>> record[-1].multiplicity < record[0].multiplicity
     True
     """
+    if not isinstance(model, NeuralIsometry):
+        raise TypeError(f"model must be a NeuralIsometry, got {type(model).__name__}")
     steps, batch_size = check_count(steps, "steps"), check_count(batch_size, "batch_size")
     every, warm_up = check_count(record_every, "record_every"), check_count(warm_up, "warm_up", 0)
     alpha = check_real(alpha, "alpha", 0.0)
@@ -166,11 +168,11 @@ def pretrain_in_stages(
     model: NeuralIsometry,
     views: Views,
     *,
-    steps: tuple[int, int],
-    betas: tuple[float, float],
+    steps: Sequence[int],
+    betas: Sequence[float],
     contraction: float = 0.01,
     learning_rate: float = 5e-3,
-    eigenvalue_rates: tuple[float, float] = (1.0, 1.0),
+    eigenvalue_rates: Sequence[float] | None = None,
     batch_size: int = 2,
     alpha: float = 0.0,
     progress: bool = False,
@@ -179,31 +181,32 @@ def pretrain_in_stages(
 
     One weight `beta` can't do both: a low one leaves several eigenspaces mixed in one, a high one parts eigenfunctions
     that the transformations mix. The first training, with a high weight, finds the eigenfunctions. Then all
-    eigenvalues are drawn together (:meth:`LearnedOperator.contract`), and the second, with a weight that falls to 0.1,
-    parts those again that transport does not hold together.
+    eigenvalues are drawn together (:meth:`LearnedOperator.contract`), and the next, with a weight that falls to 0.1,
+    parts those again that transport does not hold together. Further trainings repeat that: each mends some of the
+    eigenfunctions that mix two eigenspaces.
 
     Parameters
     ----------
     model, views, learning_rate, batch_size, alpha, progress
         Of :func:`pretrain`.
-    steps : (int, int)
-        Of the two trainings.
-    betas : (float, float)
-        Weight of the multiplicity loss in the first, and at the start of the second; at least 0.1.
+    steps : sequence of int
+        Of the trainings, at least one.
+    betas : sequence of float
+        Weight of the multiplicity loss in the first, and at the start of each other, at least 0.1.
     contraction : float, default 0.01
-        Factor of the eigenvalues in between.
-    eigenvalue_rates : (float, float), default (1, 1)
-        Factors of the rate of the eigenvalues.
+        Factor of the eigenvalues in between, above 0 and at most 1.
+    eigenvalue_rates : sequence of float, optional
+        Factors of the rate of the eigenvalues; 1 by default.
 
     Returns
     -------
     list of LossRecord
-        Of both trainings; steps count on.
+        Of all trainings; steps count on.
 
     Raises
     ------
     TypeError, ValueError, FloatingPointError
-        As :func:`pretrain`.
+        As :func:`pretrain`; if the sequences differ in length. What can be seen at the start is refused there.
 
     Examples
     --------
@@ -217,17 +220,26 @@ def pretrain_in_stages(
     >>> record[-1].step
     49
     """
-    weights: tuple[float | Callable[[float], float], ...] = (betas[0], annealed(betas[1], 0.1, hold=0.4))
+    counts = [check_count(count, "steps") for count in steps]
+    rates = [1.0] * len(counts) if eigenvalue_rates is None else list(eigenvalue_rates)
+    if not counts or not len(counts) == len(betas) == len(rates):
+        raise ValueError(
+            f"steps, betas and eigenvalue_rates must have an entry for each training, got {len(counts)}, {len(betas)} "
+            f"and {len(rates)}"
+        )
+    factor = check_real(contraction, "contraction", 0.0, 1.0, open_low=True)
+    rates = [check_real(rate, "eigenvalue_rates", 0.0, open_low=True) for rate in rates]
+    starts = [check_real(beta, "betas", 0.1 if stage else 0.0) for stage, beta in enumerate(betas)]
     records: list[LossRecord] = []
-    for stage, beta in enumerate(weights):
+    for stage, (count, beta, rate) in enumerate(zip(counts, starts, rates, strict=True)):
         if stage:
-            model.operator.contract(contraction)
+            model.operator.contract(factor)
         part = pretrain(
-            model, views, steps=steps[stage], batch_size=batch_size, alpha=alpha, beta=beta,
-            learning_rate=learning_rate, final_rate=learning_rate * (0.1, 0.02)[stage],
-            eigenvalue_rate=eigenvalue_rates[stage], progress=progress,
+            model, views, steps=count, batch_size=batch_size, alpha=alpha,
+            beta=annealed(beta, 0.1, hold=0.4) if stage else beta, learning_rate=learning_rate,
+            final_rate=learning_rate * (0.02 if stage else 0.1), eigenvalue_rate=rate, progress=progress,
         )  # fmt: skip
-        records += [entry._replace(step=entry.step + stage * steps[0]) for entry in part]
+        records += [entry._replace(step=entry.step + sum(counts[:stage])) for entry in part]
     return records
 
 

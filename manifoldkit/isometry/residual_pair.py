@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init  # the weights are drawn below, not from the global seed
 
 from ..datasets._validation import check_count
+from ._input import fresh
 
 __all__ = ["residual_pair"]
 
@@ -74,7 +75,7 @@ def residual_pair(
     depth : int, default 3
         Residual blocks of a stage.
     generator : torch.Generator, optional
-        Source of the initial weights.
+        Source of the initial weights; None is a fresh one.
 
     Returns
     -------
@@ -117,12 +118,13 @@ def residual_pair(
     encoder = nn.Sequential(*down, nn.SiLU(), skip_init(nn.Conv2d, stages[-1], c, 1), _Centred((c, *grid)))
     decoder = nn.Sequential(skip_init(nn.Conv2d, c, stages[-1], 1), *up)
     for module in (encoder, decoder):
-        initialise(module, generator)
+        initialise_unit(module, generator)
     return encoder, decoder
 
 
-def initialise(module: nn.Module, generator: torch.Generator | None) -> None:
-    """Draw the weights of linear and convolutional layers from `generator`; biases, and ends of residuals, are zero."""
+def initialise_unit(module: nn.Module, generator: torch.Generator | None) -> None:
+    """Draw weights that keep the variance of what a layer sees; biases, and ends of residuals, are zero."""
+    generator = fresh(generator)
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             # Each output of a transposed convolution sees the kernel thinned by its stride.

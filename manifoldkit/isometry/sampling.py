@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-from ._input import cell_ids, check_size
+from ._input import cell_ids, check_size, fresh
 
 __all__ = ["ClassBalancedBatchSampler"]
 
@@ -76,10 +76,7 @@ class ClassBalancedBatchSampler(Sampler[list[int]]):
         return self.n_batches
 
     def __iter__(self) -> Iterator[list[int]]:
-        generator = self.generator
-        if generator is None:
-            generator = torch.Generator()
-            generator.seed()
+        generator = fresh(self.generator)
         queues = [indices[:0] for indices in self._members]
         for _ in range(self.n_batches):
             batch: list[int] = []

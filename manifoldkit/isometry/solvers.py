@@ -34,10 +34,20 @@ class Objective:
         self.encoder, self.decoder, self.penalties = encoder, decoder, tuple(penalties)
         self.corruption, self.generator = corruption, generator
         self._pull_back = any(getattr(penalty, "needs_pullback", False) for penalty in self.penalties)
+        names = ["loss", "reconstruction"]
+        for penalty in self.penalties:
+            name = unique = getattr(penalty, "__name__", type(penalty).__name__)
+            k = 1
+            while unique in names:
+                k += 1
+                unique = f"{name}_{k}"
+            names.append(unique)
+        self._names = names[2:]
 
     def parameters(self) -> list[nn.Parameter]:
-        """Weights of both networks, shared ones once."""
-        return list(dict.fromkeys(p for net in (self.encoder, self.decoder) for p in net.parameters()))
+        """Weights of both networks that are not frozen, shared ones once."""
+        both = dict.fromkeys(p for net in (self.encoder, self.decoder) for p in net.parameters())
+        return [p for p in both if p.requires_grad]
 
     def __call__(self, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
         """Loss of a batch with fresh random draws, and its parts."""
@@ -49,8 +59,7 @@ class Objective:
         error = (self.decoder(view.codes) - x).flatten(1).square().sum(dim=1).mean()
         terms = [penalty(view) for penalty in self.penalties]
         loss = torch.stack([error, *terms]).sum()
-        names = [getattr(penalty, "__name__", type(penalty).__name__) for penalty in self.penalties]
-        parts = {name: float(term.detach()) for name, term in zip(names, terms, strict=True)}
+        parts = {name: float(term.detach()) for name, term in zip(self._names, terms, strict=True)}
         return loss, {"loss": float(loss.detach()), "reconstruction": float(error.detach()), **parts}
 
 
@@ -64,11 +73,10 @@ def run_adam(
     watcher: Watcher,
     progress: bool,
 ) -> None:
-    """Epochs of batches with the optimiser's rate falling to zero as a cosine."""
+    """Epochs of batches with the optimiser's rate falling to zero as a cosine; frozen networks are only evaluated."""
     schedule = CosineAnnealingLR(optimizer, max(1, epochs))
-    networks = (objective.encoder, objective.decoder)
-    for network in networks:
-        network.train()
+    for network in (objective.encoder, objective.decoder):
+        network.train(any(p.requires_grad for p in network.parameters()))
     for _ in tqdm(range(epochs), desc="autoencoder", unit="epoch", disable=not progress):
         records = []
         for rows in batches(len(x), batch_size, objective.generator):
@@ -147,15 +155,22 @@ def isomap_codes(x: np.ndarray[Any, Any], d: int, n_neighbors: int, limit: int, 
     """
     from sklearn.manifold import Isomap
 
+    if d >= len(x):
+        raise ValueError(f"init='isomap' finds at most {len(x) - 1} codes of {len(x)} samples, got n_components={d}")
     # Isomap's iterative solvers start at random numbers of numpy's global generator; the dense one needs none.
     isomap = Isomap(n_neighbors=min(n_neighbors, len(x) - 1), n_components=d, eigen_solver="dense")
-    if len(x) <= limit:
-        return isomap.fit_transform(x)
-    return isomap.fit(x[rng.permutation(len(x))[:limit]]).transform(x)
+    chosen = x if len(x) <= limit else x[rng.permutation(len(x))[:limit]]
+    codes = isomap.fit_transform(x) if chosen is x else isomap.fit(chosen).transform(x)
+    return codes - codes.mean(axis=0)
 
 
 def principal_codes(x: np.ndarray[Any, Any], d: int) -> Any:
     """Principal components (n, d)."""
+    if d > min(x.shape):
+        raise ValueError(
+            f"init='pca' finds at most {min(x.shape)} codes of {len(x)} samples with {x.shape[1]} entries, got "
+            f"n_components={d}: give more samples or another init"
+        )
     centred = x - x.mean(axis=0)
     u, s, _ = np.linalg.svd(centred, full_matrices=False)
     return (u * s)[:, :d]

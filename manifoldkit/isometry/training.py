@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from ._input import cell_ids, check_size, finite_samples, holds_vectors
+from ._input import cell_ids, check_size, finite_samples, fresh, holds_vectors
 from .layers import LocallyIsometricNet
 from .losses import IsometricLoss
 
-__all__ = ["IsometricTrainer", "batches", "fresh", "level_weights"]
+__all__ = ["IsometricTrainer", "batches", "level_weights"]
 
 Record = dict[str, float]
 
@@ -121,7 +121,8 @@ class IsometricTrainer:
         epochs : int, default=1
             Passes through the data.
         batch_size : int, optional
-            Samples of a batch, drawn without repetition; all in one batch, in their order, by default.
+            Samples of a batch, drawn without repetition; all in one batch, in their order, by default. A last sample
+            that would be alone joins the batch before.
         sampler : iterable of index lists, optional
             Batches of an epoch instead, such as a :class:`ClassBalancedBatchSampler`; gone through in every epoch.
         coordinates : tensor or array (n, k), optional
@@ -206,8 +207,9 @@ class IsometricTrainer:
             total.backward()
             return
         for level, loss in enumerate(losses):
-            if loss.requires_grad:
-                loss.backward(inputs=self.net.reach(level), retain_graph=level < len(losses) - 1)
+            moved = self.net.reach(level)
+            if moved and loss.requires_grad:
+                loss.backward(inputs=moved, retain_graph=level < len(losses) - 1)
 
     def _labels(self, y: Any, n: int, device: torch.device) -> list[torch.Tensor]:
         levels = len(self.net.blocks)
@@ -226,24 +228,18 @@ class IsometricTrainer:
 
 
 def batches(n: int, size: int | None, generator: torch.Generator) -> Iterator[Any]:
-    """Indices of random batches that together are all n samples; one slice of everything for size None."""
+    """Indices of random batches that together are all n samples; one slice of everything for size None.
+
+    A last sample alone goes with the batch before: it has no pair, and BatchNorm refuses it.
+    """
     if size is None:
         yield slice(None)
         return
-    yield from torch.randperm(n, generator=generator, device=generator.device).split(check_size(size, "batch_size"))
-
-
-def fresh(generator: torch.Generator | None) -> torch.Generator:
-    """The generator given, or one that the operating system seeds."""
-    if generator is None:
-        generator = torch.Generator()
-        generator.seed()
-    if not isinstance(generator, torch.Generator):
-        raise TypeError(
-            f"generator must be a torch.Generator or None, got {type(generator).__name__}: "
-            "use torch.Generator().manual_seed(seed)"
-        )
-    return generator
+    size = check_size(size, "batch_size")
+    sizes = [min(size, n - start) for start in range(0, n, size)]
+    if len(sizes) > 1 and sizes[-1] < min(size, 2):
+        sizes[-2:] = [size + 1]
+    yield from torch.randperm(n, generator=generator, device=generator.device).split(sizes)
 
 
 def level_weights(value: float | Sequence[float], name: str, n: int) -> tuple[float, ...]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init  # the weights are drawn below, not from the global seed
 
 from ..datasets._validation import check_count
-from .residual_pair import initialise
+from .residual_pair import initialise_unit
 
 __all__ = ["VectorNeuronHead", "VectorNeuronLayer"]
 
@@ -29,7 +29,7 @@ class VectorNeuronLayer(nn.Module):
     ----------
     in_channels, out_channels : int
     generator : torch.Generator, optional
-        Source of the initial weights.
+        Source of the initial weights; None is a fresh one.
 
     References
     ----------
@@ -50,7 +50,7 @@ class VectorNeuronLayer(nn.Module):
         inputs, outputs = check_count(in_channels, "in_channels"), check_count(out_channels, "out_channels")
         self.mix = skip_init(nn.Linear, inputs, 2 * outputs, bias=False)
         self.norm = nn.LayerNorm(outputs)
-        initialise(self.mix, generator)
+        initialise_unit(self.mix, generator)
 
     def forward(self, x: Tensor) -> Tensor:
         """Vectors (B, k, in_channels) to (B, k, out_channels)."""
@@ -78,7 +78,7 @@ class VectorNeuronHead(nn.Module):
     hidden : int, default 128
         Width of the perceptron's two hidden layers.
     generator : torch.Generator, optional
-        Source of the initial weights.
+        Source of the initial weights; None is a fresh one.
 
     Examples
     --------
@@ -114,7 +114,7 @@ class VectorNeuronHead(nn.Module):
             skip_init(nn.Linear, hidden, hidden), nn.SiLU(),
             skip_init(nn.Linear, hidden, check_count(n_classes, "n_classes")),
         )  # fmt: skip
-        initialise(self.perceptron, generator)
+        initialise_unit(self.perceptron, generator)
 
     def forward(self, codes: Tensor) -> Tensor:
         """Logits (B, n_classes) of codes (B, k, channels)."""

@@ -10,6 +10,7 @@ import torch
 from tqdm.auto import tqdm
 
 from .._arrays import Array, like
+from .._distances import pairwise_distances
 from ..attacks._input import (
     one_of,
     read_bounds,
@@ -204,7 +205,7 @@ def _neighbours(
     fragile = found["normal"] & (found["centre_class"] == labels)  # a change of class along the normal of the foot
     for i in range(0, len(feet), 512):
         rows = slice(i, i + 512)
-        near = torch.cdist(feet[rows], feet, p=norm) <= within[rows, None]
+        near = pairwise_distances(feet[rows], feet, p=norm) <= within[rows, None]
         if same:
             near &= labels[rows, None] == labels
         wrong = near & (found["centre_class"] != labels[rows, None])

@@ -133,6 +133,9 @@ def test_stacks_are_shifted_by_allowed_shifts_alone():
     assert (np.sum(hits, axis=1) == 1).all()
     assert (np.sum(hits, axis=0) > 5).all()
     assert len(torch.unique(before[0].flatten(1), dim=0)) == 10  # without repetition
+    for dtype in (np.int8, np.uint8):
+        again = ShiftViews(images, 10, shifts=np.array(allowed, dtype=dtype), random_state=0).draw(40)
+        assert torch.equal(again, torch.stack([before, after]))
     before, after = ShiftViews(images, 3, random_state=0).draw(500)
     norms = torch.stack([(torch.roll(before, s, (2, 3)) - after).abs().amax((1, 2, 3)) for s in np.ndindex(6, 8)])
     assert ((norms == 0).sum(dim=1) > 0).all()  # every shift comes

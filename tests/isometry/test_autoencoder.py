@@ -28,6 +28,7 @@ from manifoldkit.isometry import (
     baseline,
     edge_ratio_std,
     jacobian_identities,
+    residual_pair,
 )
 from manifoldkit.isometry.baselines import BASELINES
 from manifoldkit.isometry.penalties import View
@@ -365,6 +366,79 @@ def test_given_codes_are_where_training_begins():
     line = IsometricAutoencoder(1, hidden=(8,), init="pca", max_iter=0).fit(circle)
     u, s, _ = np.linalg.svd(circle - circle.mean(axis=0), full_matrices=False)
     assert abs(np.corrcoef(line.transform(circle)[:, 0], u[:, 0] * s[0])[0, 1]) > 0.99
+
+
+def test_given_codes_keep_their_place():
+    far = SHEET.parameters + np.array([30.0, -20.0])
+    model = IsometricAutoencoder(2, hidden=(24,), init=far, max_iter=0).fit(X)
+    assert np.abs(model.transform(X) - far).max() < 0.3
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "adam"])
+def test_frozen_networks_stay_and_the_other_learns(solver):
+    axes = torch.linalg.svd(torch.from_numpy(X - X.mean(axis=0)), full_matrices=False)[2][:2]
+    encoder, decoder = nn.Linear(3, 2).double(), nn.Linear(2, 3).double()
+    encoder.weight.data, decoder.weight.data = axes.clone(), axes.T.clone()
+    options = {"init": "pca", "hidden": (8,), "solver": solver, "max_iter": 20, "learning_rate": 1e-2}
+    model = IsometricAutoencoder(2, encoder=encoder.requires_grad_(False), **options).fit(X)
+    assert torch.equal(model.encoder_.network.weight, axes)
+    best = IsometricAutoencoder(2, encoder=encoder, **{**options, "max_iter": 0}).fit(X)
+    error = np.square(best.inverse_transform(best.transform(X)) - X).sum(axis=1).mean()
+    centred = X - X.mean(axis=0)
+    principal = (np.square(centred).sum(axis=1) - np.square(centred @ axes.numpy().T).sum(axis=1)).mean()
+    assert error <= principal + 1e-6  # the decoder was fitted to the codes of the frozen encoder
+    model = IsometricAutoencoder(2, decoder=decoder.requires_grad_(False), **options).fit(X)
+    assert torch.equal(model.decoder_.network.weight, axes.T)
+    both = IsometricAutoencoder(2, encoder=encoder, decoder=decoder, **{**options, "max_iter": 0}).fit(X)
+    assert both.transform(X).shape == (150, 2)
+
+
+def test_frozen_networks_keep_their_running_statistics():
+    encoder = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).requires_grad_(False)
+    options = {"solver": "adam", "init": None, "hidden": (4,), "max_iter": 2, "batch_size": 50, "dtype": "float32"}
+    model = IsometricAutoencoder(2, encoder=encoder, **options).fit(X)
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(model.encoder_.network.state_dict()[name], value), name
+
+
+def test_networks_without_weights_are_networks():
+    class First(nn.Module):
+        def forward(self, x):
+            return x[:, :2]
+
+    model = IsometricAutoencoder(2, encoder=First(), hidden=(8,), max_iter=20, normalize=False).fit(X)
+    np.testing.assert_allclose(model.transform(X), X[:, :2])
+
+
+def test_records_name_every_penalty():
+    nothing = lambda view: 0 * view.codes.sum()  # noqa: E731
+    penalties = (DecoderContraction(0.1), EncoderContraction(0.2), DecoderContraction(0.3), nothing)
+    model = IsometricAutoencoder(2, hidden=(4,), max_iter=1, init=None, penalties=penalties).fit(X)
+    record = model.history_[0]
+    names = ["DecoderContraction", "EncoderContraction", "DecoderContraction_2", "<lambda>"]
+    assert list(record) == ["loss", "reconstruction", *names]
+    assert record["loss"] == pytest.approx(sum(record[name] for name in ["reconstruction", *names]))
+
+
+def test_batch_norm_takes_any_number_of_samples():
+    encoder = nn.Sequential(nn.Linear(3, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 2))
+    options = {"solver": "adam", "init": None, "max_iter": 1, "batch_size": 50, "dtype": "float32"}
+    model = IsometricAutoencoder(2, encoder=encoder, hidden=(4,), **options).fit(np.vstack([X, X[:1]]))
+    assert model.encoder_.network[1].num_batches_tracked.item() == 3
+
+
+def test_the_residual_pair_trains_as_an_isometric_autoencoder():
+    """Its encoder subtracts a running mean, which a pass under torch.func could not update."""
+    images = torch.rand(40, 1, 8, 8, generator=seeded())
+    encoder, decoder = residual_pair((1, 8, 8), (4, 4), 2, widths=(4,), depth=1, generator=seeded())
+    model = IsometricAutoencoder(
+        32, encoder=nn.Sequential(encoder, nn.Flatten()), decoder=nn.Sequential(nn.Unflatten(1, (2, 4, 4)), decoder),
+        solver="adam", init=None, max_iter=5, batch_size=13, dtype="float32", normalize=False,
+    ).fit(images)  # fmt: skip
+    assert model.history_[-1]["reconstruction"] < model.history_[0]["reconstruction"]
+    codes = model.transform(images)
+    assert codes.mean(dim=0).abs().max() < codes.abs().max() / 2  # the running mean has moved
+    assert model.inverse_transform(codes).shape == images.shape
 
 
 def test_own_warnings_of_fits_are_none(fitted):

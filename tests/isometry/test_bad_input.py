@@ -28,6 +28,14 @@ NAN[2, 1] = float("nan")
 FITTED = IsometricAutoencoder(2, hidden=(4,), max_iter=1, init=None).fit(X)
 
 
+FROZEN = {"encoder": nn.Linear(3, 2).requires_grad_(False), "decoder": nn.Linear(2, 3).requires_grad_(False)}
+
+
+def warm(**changed):
+    model = IsometricAutoencoder(2, hidden=(4,), max_iter=1, init=None, warm_start=True).fit(X)
+    return model.set_params(**changed).fit(X)
+
+
 def net(levels=1):
     return LocallyIsometricNet.mlp(3, [2] * levels, width=4, depth=1, generator=torch.Generator().manual_seed(0))
 
@@ -44,6 +52,8 @@ def net(levels=1):
         (lambda: IsometricLoss()(X, X, Y[:5]), ValueError, r"shape \(6,\)"),
         (lambda: IsometricLoss()(X, X, Y.float()), TypeError, "y must hold integers"),
         (lambda: IsometricLoss()(X, X[:5], Y), ValueError, "same samples, got 6 and 5"),
+        (lambda: IsometricLoss()(X[:0], X[:0], Y[:0]), ValueError, "holds no sample"),
+        (lambda: IsometricLoss("global")(X[:0], X[:0]), ValueError, "holds no sample"),
         (lambda: IsometricLoss()(X.numpy(), X, Y), TypeError, "x must be a torch.Tensor"),
         (lambda: IsometricLoss()(X.long(), X, Y), TypeError, "floating"),
         (lambda: IsometricLoss()(NAN, X, Y), ValueError, "the inputs x hold NaN"),
@@ -87,6 +97,7 @@ def net(levels=1):
         (lambda: IsometricTrainer(net(2)).fit(X, Y), ValueError, "sequence of 2 label vectors"),
         (lambda: IsometricTrainer(net(2)).fit(X, [Y]), ValueError, "2 label vectors, one for each level, got 1"),
         (lambda: FullLossView(nn.Linear(3, 2)), TypeError, "LocallyIsometricNet"),
+        (lambda: FullLossView(net()).objective(torch.zeros(6, 2), Y), ValueError, "of 0 samples, got 6 logits"),
         (lambda: FullLossView(net(), beta=[1.0, 1.0]), ValueError, "each of the 1 levels"),
         (lambda: IsometricAutoencoder(4).fit(X), ValueError, "n_components=4 exceeds the 3 entries"),
         (lambda: IsometricAutoencoder(0).fit(X), ValueError, "n_components must be at least 1"),
@@ -101,6 +112,12 @@ def net(levels=1):
         (lambda: IsometricAutoencoder(2, solver="sgd").fit(X), ValueError, "solver must be"),
         (lambda: IsometricAutoencoder(2, init="umap").fit(X), ValueError, "init must be"),
         (lambda: IsometricAutoencoder(2, init=X[:, :1]).fit(X), ValueError, r"init must have shape \(6, 2\)"),
+        (lambda: IsometricAutoencoder(3, init="pca").fit(X[:2]), ValueError, "at most 2 codes of 2 samples"),
+        (lambda: IsometricAutoencoder(2, init="isomap").fit(X[:2]), ValueError, "at most 1 codes of 2 samples"),
+        (lambda: IsometricAutoencoder(2, init=NAN[:, :2]).fit(X), ValueError, "init contains NaN"),
+        (lambda: IsometricAutoencoder(2, **FROZEN).fit(X), ValueError, "no weight to train"),
+        (lambda: warm(n_components=1), ValueError, "goes on with n_components 2, got 1"),
+        (lambda: warm(dtype="float32"), ValueError, "goes on with dtype torch.float64, got torch.float32"),
         (lambda: IsometricAutoencoder(2, dtype="float16").fit(X), ValueError, "dtype must be"),
         (lambda: IsometricAutoencoder(2, corruption=-1.0).fit(X), ValueError, "corruption must be"),
         (lambda: IsometricAutoencoder(2, codes="uniform", init=None).fit(X), ValueError, "codes must be"),
@@ -117,6 +134,8 @@ def net(levels=1):
         (lambda: edge_ratio_std(lambda z: z, torch.zeros(50, 2)), ValueError, "do not span 2 dimensions"),
         (lambda: edge_ratio_std(lambda z: 0 * z, torch.rand(300, 2)), ValueError, "has collapsed"),
         (lambda: edge_ratio_std(lambda z: z, NAN), ValueError, "codes holds NaN"),
+        (lambda: IsometryReport.measure(X, [["a"] * 3] * 6), TypeError, "z must hold floating numbers, got dtype <U1"),
+        (lambda: IsometricTrainer(net()).fit([[1, 2, 3]] * 6, Y), TypeError, "floating numbers, got dtype torch.int64"),
         (lambda: IsometryReport.measure(X, X[:3]), ValueError, "same samples"),
         (lambda: IsometryReport.measure(NAN, X), ValueError, "x holds NaN"),
         (lambda: IsometryReport.measure(X, X, Y.float()), TypeError, "integers"),

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifoldkit import DiffusionManifold
+from manifoldkit._distances import condensed_distances, pairwise_distances, squared_distances
 from manifoldkit.datasets import make_circle
 from manifoldkit.exceptions import NoPairsWarning
 from manifoldkit.isometry import ClassBalancedBatchSampler, DiffusionDistance, IsometricLoss
@@ -61,6 +62,41 @@ def test_gradient_is_the_finite_difference():
     x.requires_grad_(True)
     z.requires_grad_(True)
     assert torch.autograd.gradcheck(lambda a, b: IsometricLoss()(a, b, y), (x, z))
+
+
+def test_the_loss_has_a_second_derivative():
+    x, z, y = draw(6, n=6)
+    z.requires_grad_(True)
+    assert torch.autograd.gradgradcheck(lambda a: IsometricLoss()(x, a, y), z)
+    leaf = z.detach().clone()
+    leaf[1] = leaf[0]
+    leaf.requires_grad_(True)
+    (gradient,) = torch.autograd.grad(IsometricLoss("global")(x, leaf), leaf, create_graph=True)
+    once = leaf.detach().clone().requires_grad_(True)
+    IsometricLoss("global")(x, once).backward()
+    torch.testing.assert_close(gradient.detach(), once.grad)  # the two ways to the gradient agree
+    assert torch.isfinite(torch.autograd.grad(gradient.square().sum(), leaf)[0]).all()
+
+
+def test_distances_over_cells_are_those_of_the_cells():
+    x = torch.randn(10, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    cells = x.split([4, 1, 5])
+    expected = torch.cat([torch.pdist(cell) for cell in cells])
+    found = condensed_distances(x, [4, 1, 5])
+    torch.testing.assert_close(found, expected, atol=0, rtol=0)
+    ours, theirs = (torch.autograd.grad(d.sum(), x)[0] for d in (found, expected))
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("d", [3, 40])
+def test_squared_distances_of_few_and_many_coordinates(d):
+    """The expanded product is right to rounding even far from the origin; the matrix of one set is symmetric."""
+    x = 100.0 + torch.randn(30, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    exact = pairwise_distances(x).square()
+    torch.testing.assert_close(squared_distances(x), exact, atol=1e-11, rtol=0)
+    torch.testing.assert_close(squared_distances(x[:7], x), exact[:7], atol=1e-11, rtol=0)
+    assert torch.equal(squared_distances(x), squared_distances(x).T)
+    assert (squared_distances(x).diagonal() == 0).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

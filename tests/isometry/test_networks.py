@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from manifoldkit.isometry import (
     IsometryReport,
     LocallyIsometricNet,
 )
+from manifoldkit.isometry.training import batches
 
 
 def seeded(seed=0):
@@ -80,6 +83,33 @@ def test_any_backbone_may_be_wrapped_and_attacked():
     assert adversarial.shape == x.shape
     assert (adversarial - x).abs().max() <= 0.1 + 1e-6
     assert len(IsometryReport.of_network(net, x, y)) == 1
+
+
+@pytest.mark.parametrize("policy", ["own", "previous", "full"])
+def test_frozen_levels_stay_and_others_learn(policy):
+    net, x, y = three_levels(gradient=policy)
+    net.blocks[0].requires_grad_(False)
+    net.heads[0].requires_grad_(False)
+    before = copy.deepcopy(net.state_dict())
+    IsometricTrainer(net, optimizer=lambda p: torch.optim.SGD(p, lr=0.1)).fit(x, y)
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name]) == name.startswith(("blocks.0", "heads.0")), name
+
+
+@pytest.mark.parametrize(("n", "size"), [(21, 10), (11, 10), (10, 10), (9, 4), (3, 2), (3, 1)])
+def test_no_batch_of_several_is_a_single_sample(n, size):
+    rows = list(batches(n, size, seeded()))
+    assert sorted(torch.cat(rows).tolist()) == list(range(n))
+    assert all(len(part) <= size + 1 for part in rows)
+    assert size == 1 or all(len(part) > 1 for part in rows)
+
+
+def test_batch_norm_takes_any_number_of_samples():
+    block = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh())
+    net = LocallyIsometricNet(block, 4, 2, generator=seeded())
+    trainer = IsometricTrainer(net, generator=seeded())
+    trainer.fit(torch.randn(21, 3, generator=seeded()), torch.arange(21) % 2, batch_size=10)
+    assert block[1].num_batches_tracked.item() == 2
 
 
 def test_a_shared_head_is_one_classifier_for_all_levels():
@@ -206,6 +236,14 @@ def test_report_of_known_maps():
     assert "nan" in str(alone)
 
 
+def test_arrays_that_are_read_only_are_samples():
+    x = np.random.default_rng(0).standard_normal((10, 3))
+    x.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert IsometryReport.measure(x, x).stress == 0.0
+
+
 def test_report_of_a_network_compares_each_block_with_its_own_input():
     class Double(nn.Module):
         def __init__(self):
@@ -252,3 +290,14 @@ def test_the_view_of_the_full_loss_climbs_the_training_loss(beta):
     total = view.objective(view(leaf), right).sum()
     expected = x + 0.01 * torch.autograd.grad(total, leaf)[0].sign()
     torch.testing.assert_close(adversarial, expected)
+
+
+def test_a_view_that_has_been_attacked_can_be_copied_and_pickled():
+    net = LocallyIsometricNet.mlp(6, 3, width=8, depth=1, generator=seeded())
+    x, y = torch.rand(12, 6, generator=seeded(1)), torch.arange(12) % 3
+    view = FullLossView(net, beta=2.0)
+    expected = FGSM(view, eps=0.1, loss=view.objective)(x, y)
+    view(x)  # it now holds what it has seen, a part of a graph
+    for other in (copy.deepcopy(view), pickle.loads(pickle.dumps(view))):
+        assert other.net is not net
+        torch.testing.assert_close(FGSM(other, eps=0.1, loss=other.objective)(x, y), expected, atol=0, rtol=0)

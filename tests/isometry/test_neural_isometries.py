@@ -14,6 +14,8 @@ from manifoldkit.datasets import HomographyViews, ShiftViews
 from manifoldkit.isometry import (
     LearnedOperator,
     NeuralIsometry,
+    VectorNeuronHead,
+    VectorNeuronLayer,
     annealed,
     commutation_mask,
     equivariance_error,
@@ -22,6 +24,7 @@ from manifoldkit.isometry import (
     multiplicity_loss,
     polar,
     pretrain,
+    pretrain_in_stages,
     residual_pair,
     toric_harmonics,
 )
@@ -194,8 +197,9 @@ class TestModel:
         model = small().eval()
         views = images(2, 5, 1, 8, 8)
         row = views.transpose(0, 1).flatten(0, 1)
-        for one, other in zip(model(row), model(views), strict=True):
-            torch.testing.assert_close(one, other)
+        for rows in (row, (views[0], views[1]), list(views)):
+            for one, other in zip(model(rows), model(views), strict=True):
+                torch.testing.assert_close(one, other)
 
     def test_spectral_dropout_keeps_leading_coefficients_in_training_alone(self):
         model = small(spectral_dropout=1.0)
@@ -208,6 +212,20 @@ class TestModel:
         torch.testing.assert_close(model.eval()._drop(codes), codes)
         some = small(spectral_dropout=0.25)._drop(codes)[..., 0]
         assert 0.1 < float((some.sum(1) < 9).double().mean()) < 0.35
+
+    def test_without_a_generator_the_global_one_is_left_alone(self):
+        before = torch.random.get_rng_state()
+        first, second = (
+            NeuralIsometry((4, 4), 9, *residual_pair((1, 8, 8), (4, 4), 6, widths=(5,)), spectral_dropout=0.5)
+            for _ in range(2)
+        )
+        copied = copy.deepcopy(first).train()
+        for model in (first, second, copied):
+            model(images(2, 5, 1, 8, 8))
+        VectorNeuronHead(3, 4), VectorNeuronLayer(3, 4)
+        assert torch.equal(torch.random.get_rng_state(), before)
+        assert not torch.equal(first.operator.raw_eigenfunctions, second.operator.raw_eigenfunctions)
+        assert not torch.equal(first.encoder[0].weight, second.encoder[0].weight)
 
     def test_every_parameter_gets_a_gradient(self):
         model = small(unit_codes=True)
@@ -277,6 +295,15 @@ class TestPretraining:
         after = model.operator.root_eigenvalues.detach()
         assert after.dtype == torch.float64
         assert not torch.equal(after, before)
+
+    def test_stages_count_on_and_bring_eigenvalues_together_between_them(self):
+        model = NeuralIsometry((4, 4), 16, eigenvalues="clustered", generator=seeded(0))
+        model.operator.root_eigenvalues.data.copy_(torch.linspace(0.0, 10.0, 16))
+        views = ShiftViews(images(20, 4, 4), channels=18, random_state=0)
+        record = pretrain_in_stages(model, views, steps=(6, 4, 3), betas=(5.0, 2.0, 1.0), batch_size=1)
+        assert [entry.step for entry in record] == [0, 5, 6, 9, 10, 12]
+        multiplicity = [entry.multiplicity for entry in record]
+        assert max(multiplicity[:2]) < 1 < 2.5 < min(multiplicity[2:4]) < 3.7 < min(multiplicity[4:])  # 3.87: all equal
 
     def test_weights_follow_their_schedule(self):
         seen = []

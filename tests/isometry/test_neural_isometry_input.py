@@ -15,7 +15,9 @@ from manifoldkit.isometry import (
     isometry_path,
     off_block_energy,
     pretrain,
+    pretrain_in_stages,
     residual_pair,
+    spectral_start,
     toric_harmonics,
 )
 
@@ -27,6 +29,14 @@ CODES = torch.ones(2, 4, 3)
 class Source:
     def draw(self, n_samples):
         return VIEWS
+
+
+class Same:
+    def __init__(self, factor=1.0):
+        self.factor = factor
+
+    def draw(self, n_samples):
+        return self.factor * VIEWS[:1].expand(2, -1, -1, -1, -1)
 
 
 class Wrong(torch.nn.Module):
@@ -56,6 +66,8 @@ def with_value(value):
         (lambda: NeuralIsometry((4, 4), 4, special=1), TypeError, "special"),
         (lambda: NeuralIsometry((4, 4), 4, spectral_dropout=1.5), ValueError, "spectral_dropout"),
         (lambda: MODEL(VIEWS.numpy()), TypeError, "torch.stack"),
+        (lambda: MODEL((VIEWS[0], VIEWS[1, :2])), ValueError, r"one shape .*\(3, 5, 4, 4\), \(2, 5, 4, 4\)"),
+        (lambda: MODEL([VIEWS[0]]), ValueError, "two or three batches"),
         (lambda: MODEL(VIEWS[0]), ValueError, "even number of images, got 3"),
         (lambda: MODEL(VIEWS[:1]), ValueError, "pairs or triplets"),
         (lambda: MODEL(VIEWS[:, :0]), ValueError, "pairs or triplets"),
@@ -72,9 +84,29 @@ def with_value(value):
         (lambda: MODEL.isometry(CODES[0], CODES[0]), ValueError, "one shape"),
         (lambda: equivariance_error(torch.eye(3).expand(2, 3, 3), CODES, CODES), ValueError, "one shape"),
         (lambda: equivariance_error(torch.eye(4).expand(2, 4, 4), 0 * CODES, CODES), ValueError, "zero"),
+        (lambda: equivariance_error(torch.eye(4).expand(2, 4, 4), CODES, CODES * torch.nan), ValueError, "NaN"),
+        (lambda: equivariance_error(torch.eye(4).expand(2, 4, 4), CODES * torch.inf, CODES), ValueError, "infinite"),
         (lambda: residual_pair((1, 28, 28), (8, 8), 4), ValueError, "halved 2 times"),
         (lambda: residual_pair((1, 28, 28), (7, 7), 4, widths=()), ValueError, "halved 0 times"),
         (lambda: residual_pair((1, 28, 28), (7, 7), 0), ValueError, "channels"),
+        (lambda: pretrain(torch.nn.Linear(2, 2), Source(), steps=1), TypeError, "NeuralIsometry, got Linear"),
+        (lambda: pretrain_in_stages(MODEL, Source(), steps=(), betas=()), ValueError, "got 0, 0"),
+        (lambda: pretrain_in_stages(MODEL, Source(), steps=(1, 1), betas=(1.0,)), ValueError, "got 2, 1 and 2"),
+        (lambda: pretrain_in_stages(MODEL, Wrong(), steps=(1, 0), betas=(1.0, 1.0)), ValueError, "steps"),
+        (lambda: pretrain_in_stages(MODEL, Wrong(), steps=(1, 1), betas=(1.0, 0.01)), ValueError, "betas"),
+        (
+            lambda: pretrain_in_stages(MODEL, Wrong(), steps=(1,), betas=(1.0,), contraction=0.0),
+            ValueError,
+            "contraction must be",
+        ),
+        (lambda: spectral_start(torch.nn.Linear(2, 2), Source()), TypeError, "NeuralIsometry, got Linear"),
+        (lambda: spectral_start(MODEL, Source(), n_draws=0), ValueError, "n_draws"),
+        (lambda: spectral_start(MODEL, Source(), n_iterations=0), ValueError, "n_iterations"),
+        (lambda: spectral_start(MODEL, Source(), gap=0.0), ValueError, "gap"),
+        (lambda: spectral_start(MODEL, Same()), ValueError, "the same before and after"),
+        (lambda: spectral_start(MODEL, Same(torch.nan)), ValueError, "NaN or infinity"),
+        (lambda: LearnedOperator(4, 2).assign(torch.eye(4), torch.arange(4.0)), ValueError, r"shape \(4, 2\)"),
+        (lambda: LearnedOperator(4, 2).assign(torch.eye(4)[:, :2], -torch.arange(2.0)), ValueError, "ascending"),
         (lambda: pretrain(MODEL, Source(), steps=0), ValueError, "steps"),
         (lambda: pretrain(MODEL, Source(), steps=1, batch_size=0), ValueError, "batch_size"),
         (lambda: pretrain(MODEL, Source(), steps=1, alpha=-1), ValueError, "alpha"),
@@ -93,6 +125,8 @@ def with_value(value):
         (lambda: isometry_path(-torch.eye(3), [1.0]), ValueError, "determinant -1"),
         (lambda: toric_harmonics(0, 4), ValueError, "height"),
         (lambda: eigenspace_energy(torch.eye(4), torch.ones(3), torch.eye(3)), ValueError, "do not fit"),
+        (lambda: eigenspace_energy(torch.eye(3) * torch.nan, torch.ones(3), torch.eye(3)), ValueError, "NaN"),
+        (lambda: off_block_energy(torch.zeros(1, 3, 3), torch.arange(3)), ValueError, "zero"),
         (lambda: off_block_energy(torch.eye(4)[None], torch.ones(3)), ValueError, "tau must have shape"),
     ],
 )

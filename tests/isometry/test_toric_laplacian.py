@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from manifoldkit.isometry import eigenspace_energy, off_block_energy, polar, toric_harmonics
+from manifoldkit.datasets import ShiftViews
+from manifoldkit.isometry import (
+    NeuralIsometry,
+    eigenspace_energy,
+    equivariance_error,
+    off_block_energy,
+    polar,
+    spectral_start,
+    toric_harmonics,
+)
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "neural_isometries.py"
 
@@ -60,18 +69,64 @@ def benchmark():
 
 
 @pytest.mark.parametrize(
-    ("size", "seed"),
+    ("size", "seed", "staged"),
     [
-        (8, 0),
-        *(pytest.param(8, seed, marks=pytest.mark.slow) for seed in (1, 2)),
-        *(pytest.param(16, seed, marks=pytest.mark.slow) for seed in (0, 1, 2)),
+        *((8, seed, False) for seed in (0, 1, 2)),
+        (8, 0, True),
+        *(pytest.param(8, seed, True, marks=pytest.mark.slow) for seed in (1, 2)),
+        *(pytest.param(16, seed, False, marks=pytest.mark.slow) for seed in (0, 1, 2)),
     ],
 )
-def test_shifts_alone_teach_the_toric_laplacian(benchmark, size, seed):
-    """On images and under shifts that training has not seen; bounds of the issue."""
-    _, measured = benchmark.train_toric(size, seed)
+def test_shifts_alone_teach_the_toric_laplacian(benchmark, size, seed, staged):
+    """On images and under shifts that training has not seen; bounds of the issue.
+
+    From random functions 16 x 16 has no place here: energy 0.868 is below its bound (``benchmarks``).
+    """
+    _, measured = benchmark.train_toric(size, seed, staged=staged)
     assert measured["energy"] >= 0.9
     assert measured["transport"] <= 0.05
     assert measured["off-block"] <= 0.1
     assert measured["isometry 16"] <= 0.05
     assert measured["linear 16"] >= 5 * measured["isometry 16"]
+
+
+class TestSpectralStart:
+    @pytest.mark.parametrize("eigenvalues", ["cumulative", "clustered"])
+    @pytest.mark.parametrize("seed", range(3))
+    def test_it_finds_the_eigenspaces_where_images_are_blank_in_places(self, eigenvalues, seed):
+        """Corners are always 0, so that no map is known everywhere; the shifts together know it all."""
+        generator = torch.Generator().manual_seed(seed)
+        pictures = torch.randn(60, 5, 6, generator=generator)
+        pictures[:, 0, 0] = pictures[:, 4, 2] = 0
+        views = ShiftViews(pictures, channels=40, random_state=seed)
+        model = NeuralIsometry((5, 6), 30, eigenvalues=eigenvalues, generator=generator)
+        assert spectral_start(model, views) < 1e-6
+        values, waves = toric_harmonics(5, 6)
+        energy, space = eigenspace_energy(model.eigenfunctions_, values, waves)
+        assert energy.min() > 0.999
+        assert model.eigenvalues_[0] == 0
+        # Waves f and -f make one eigenspace of the shifts: 30 functions are 2 fixed waves and 14 pairs.
+        assert int((model.eigenvalues_.diff() > 1e-3).sum()) == 15
+        first, second = (model.encode(view) for view in views.draw(3))
+        tau = model.isometry(first[..., :20], second[..., :20])
+        assert off_block_energy(tau, space).max() < 1e-3
+        assert equivariance_error(tau, first[..., 20:], second[..., 20:]).max() < 1e-3
+
+    def test_fewer_functions_are_those_that_change_least(self):
+        """Small shifts move long waves least."""
+        pictures = torch.randn(60, 6, 6, generator=torch.Generator().manual_seed(0))
+        steps = [(0, 1), (1, 0), (0, -1), (-1, 0)]
+        model = NeuralIsometry((6, 6), 5)
+        spectral_start(model, ShiftViews(pictures, channels=40, shifts=steps, random_state=0), n_draws=40)
+        values, waves = toric_harmonics(6, 6)
+        energy, space = eigenspace_energy(model.eigenfunctions_, values, waves)
+        assert energy.min() > 0.999
+        assert space.tolist() == [0, 1, 1, 1, 1]
+
+    def test_it_uses_the_encoder_as_it_is(self):
+        encoder, decoder = torch.nn.BatchNorm2d(20), torch.nn.Identity()
+        model = NeuralIsometry((4, 4), 16, encoder, decoder).train()
+        spectral_start(model, ShiftViews(torch.randn(60, 4, 4), channels=20, random_state=0))
+        assert encoder.training
+        assert encoder.num_batches_tracked == 0
+        assert all(parameter.grad is None for parameter in model.parameters())
