@@ -1,0 +1,16 @@
+"""What is known of a manifold before a sample is seen: priors over codes, and generative models with them.
+
+Examples
+--------
+>>> from manifoldkit.priors import GridPrior
+>>> prior = GridPrior(2, levels=[-1.0, 0.0, 1.0], sigma=0.25)
+>>> prior.n_cells
+9
+"""
+
+from __future__ import annotations
+
+from .grid import GridPrior
+from .kl import grid_kl
+
+__all__ = ["GridPrior", "grid_kl"]
