@@ -18,6 +18,7 @@ from .curves import make_circle, make_noisy_circle
 from .digits import RenderedImages, make_rotated_digit, render_digit
 from .homographies import HOMOGRAPHY_GENERATORS, random_homographies, warp_homographies
 from .mnist import ImageDataset, load_fashion_mnist, load_mnist
+from .pairs import DigitPairs, load_digit_pairs
 from .sheets import make_open_sphere, make_s_curve
 from .surfaces import make_sphere, make_swiss_roll, make_torus
 from .tasks import ClassifiedSample, make_circle_task, make_plane_task
@@ -27,11 +28,13 @@ from .views import HomographyViews, ShiftViews
 __all__ = [
     "HOMOGRAPHY_GENERATORS",
     "ClassifiedSample",
+    "DigitPairs",
     "HomographyViews",
     "ImageDataset",
     "ManifoldSample",
     "RenderedImages",
     "ShiftViews",
+    "load_digit_pairs",
     "load_fashion_mnist",
     "load_mnist",
     "make_circle",
