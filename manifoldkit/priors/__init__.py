@@ -11,6 +11,7 @@ Examples
 from __future__ import annotations
 
 from .grid import GridPrior
+from .gridvae import GridVAE
 from .kl import grid_kl
 
-__all__ = ["GridPrior", "grid_kl"]
+__all__ = ["GridPrior", "GridVAE", "grid_kl"]
