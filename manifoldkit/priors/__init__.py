@@ -10,8 +10,20 @@ Examples
 
 from __future__ import annotations
 
+from .attributes import NeighborAttributes, neighbor_attribute_kl
 from .grid import GridPrior
 from .gridvae import GridVAE
 from .kl import grid_kl
+from .messages import AxisAccuracy, axis_accuracy, cell_accuracy, topographic_similarity
 
-__all__ = ["GridPrior", "GridVAE", "grid_kl"]
+__all__ = [
+    "AxisAccuracy",
+    "GridPrior",
+    "GridVAE",
+    "NeighborAttributes",
+    "axis_accuracy",
+    "cell_accuracy",
+    "grid_kl",
+    "neighbor_attribute_kl",
+    "topographic_similarity",
+]
