@@ -181,7 +181,7 @@ class GridPrior(nn.Module):
             generator = torch.Generator()
             generator.seed()
         options: dict[str, Any] = {"generator": generator, "device": generator.device, "dtype": torch.float64}
-        share = self._log_weights.exp().cumsum(dim=1)[:, :-1].to(generator.device)
+        share = self._log_weights.exp().cumsum(dim=1)[:, :-1].contiguous().to(generator.device)
         last = torch.tensor(self.n_levels, device=generator.device)[:, None] - 1
         index = torch.searchsorted(share, torch.rand((self.n_dims, n), **options)).minimum(last)
         centre = torch.gather(self._levels.to(generator.device), 1, index).T
