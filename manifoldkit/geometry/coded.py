@@ -32,7 +32,8 @@ class CodedManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
     def transform(self, X: Any) -> Any:
         """Codes (B, d) of samples (B, *shape), of their kind, dtype and device: the encoder alone."""
-        return like(self._run(self.encoder_, self._query(X)), X)
+        x = self._query(X)
+        return like(self._run(self.encoder_, x), X)
 
     def inverse_transform(self, Z: Any) -> Any:
         """Samples (B, *shape) of codes (B, d), of their kind, dtype and device."""

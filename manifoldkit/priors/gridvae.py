@@ -196,7 +196,8 @@ class GridVAE(CodedManifold):
 
         The encoder is the sender of a language whose vocabulary on axis d are the levels of that axis.
         """
-        index = self.prior.nearest(self._run(self.encoder_, self._query(X)), return_index=True)[1]
+        x = self._query(X)
+        index = self.prior.nearest(self._run(self.encoder_, x), return_index=True)[1]
         return index.to(X.device) if isinstance(X, torch.Tensor) else index.cpu().numpy()
 
     def traverse(self, Z: Any, dim: int, values: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 import time
 
 import pytest
@@ -128,6 +129,14 @@ def test_centres_run_over_the_grid_the_last_axis_fastest():
     prior = GridPrior(2, [[0.0, 1.0], [5.0, 6.0, 7.0]], 1.0)
     assert prior.centers().tolist() == [[0, 5], [0, 6], [0, 7], [1, 5], [1, 6], [1, 7]]
     assert GridPrior(1, LEVELS, 1.0).centers().shape == (6, 1)
+
+
+def test_copies_are_equal():
+    prior = GridPrior(2, [[0.0, 1.0], [3.0]], [0.25, 1.0], [[1.0, 2.0], [5.0]])
+    z = normal(20, 2)
+    for twin in (copy.deepcopy(prior), pickle.loads(pickle.dumps(prior))):
+        assert torch.equal(twin.log_prob(z), prior.log_prob(z))
+        assert pickle.dumps(twin) == pickle.dumps(prior)
 
 
 def test_cost_is_linear_in_the_axes():
