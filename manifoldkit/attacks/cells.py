@@ -16,6 +16,8 @@ from manifoldkit.attacks.result import AttackResult
 
 __all__ = ["CellPGD", "SymbolChanges", "symbol_changes"]
 
+_MARGIN = 1e-3  # of sigma, from the edges of cells, so that an adversary that is read again has its symbols
+
 
 class CellPGD(LatentPGD):
     r"""PGD on the codes of a GridVAE: on-manifold adversaries with the same symbols, or with others.
@@ -24,9 +26,9 @@ class CellPGD(LatentPGD):
               \quad z + \zeta \in \text{cell}(z)
 
     The walk starts at the refined code z of an image, that of the nearest point of the manifold of the decoder. With
-    `confined` it stays in the cell of z, so that the adversary is, in the language of the GridVAE, the same thing;
-    what it exploits is variation within the symbols. Otherwise it may cross to other cells, and
-    :func:`symbol_changes` tells which.
+    `confined` it stays in the cell of z, a thousandth of sigma away from the edges, so that the adversary is, in the
+    language of the GridVAE, the same thing; what it exploits is variation within the symbols. Otherwise it may cross
+    to other cells, and :func:`symbol_changes` tells which.
 
     Parameters
     ----------
@@ -75,7 +77,12 @@ class CellPGD(LatentPGD):
     ) -> Constraint:
         pullback: Any = super()._bind(images, eps, manifold_labels, generator)
         if self.confined:
-            pullback.ball = _InCell(pullback.ball, *self.vae.prior.cell_bounds(pullback.ball.start()))
+            codes = pullback.ball.start()
+            margin = _MARGIN * self.vae.prior.sigma.to(codes)
+            lower, upper = self.vae.prior.cell_bounds(codes)
+            pullback.ball = _InCell(
+                pullback.ball, torch.minimum(lower + margin, codes), torch.maximum(upper - margin, codes)
+            )
         return pullback
 
     def _encode(self, images: torch.Tensor) -> torch.Tensor:
