@@ -48,7 +48,7 @@ def faces(request):
     attributes[:, :a] = train.attributes
     attributes[:, [FACE_ATTRIBUTES.index(name) for name in request.param]] = np.nan
     prior = GridPrior(a + STYLE, [[0.0, 1.0]] * a + [[0.0]] * STYLE, [0.25] * a + [1.0] * STYLE)
-    model = GridVAE(prior, kl="nearest", hidden=(128, 128), obs_sigma=0.3, max_steps=1500, learning_rate=2e-3)
+    model = GridVAE(prior, kl="nearest", hidden=(128, 128), obs_sigma=0.15, max_steps=1500, learning_rate=2e-3)
     return model.fit(train.images, attributes=attributes), request.param
 
 
