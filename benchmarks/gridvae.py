@@ -164,7 +164,7 @@ def cost(arm: str, seed: int) -> Result:
         "guided": lambda: fit("nearest", known),
     }
     spent_by: dict[str, list[float]] = {name: [] for name in arms}
-    for _ in range(7):  # alternating, so that a crowded machine slows all alike
+    for _ in range(5):  # alternating, so that a crowded machine slows all alike
         for name, work in arms.items():
             start = time.process_time()
             work()
