@@ -15,6 +15,7 @@ import json
 import platform
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ FACES = {"obs_sigma": 0.15, "max_steps": 1000, "learning_rate": 2e-3, "kl": "nea
 Result = dict[str, Any]
 
 
+@lru_cache
 def digits(split: str, n: int, seed: int, pool: int) -> tuple[np.ndarray, np.ndarray]:
     pairs = load_digit_pairs(split, n, pool=pool, random_state=seed)
     return pairs.images, pairs.labels
