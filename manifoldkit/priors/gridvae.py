@@ -101,7 +101,7 @@ class GridVAE(CodedManifold):
 
     Expect no meaning of the symbols without attributes: on pairs of MNIST digits the axes named digits no better than
     those of a usual variational autoencoder cut into as many cells, from any of the starts and schedules of `beta` that
-    were tried (``benchmarks/gridvae.md``), and codes started at the true digits had no clearly lower loss.
+    were tried (``benchmarks/gridvae.md``).
 
     References
     ----------
