@@ -25,6 +25,7 @@ __all__ = [
     "ReachWarning",
     "ScaleWarning",
     "SpectrumTruncatedWarning",
+    "UndefinedStatisticWarning",
 ]
 
 
@@ -70,3 +71,7 @@ class MedialAxisWarning(ManifoldWarning):
 
 class NoPairsWarning(ManifoldWarning):
     """No two samples of a batch share a cell of the partition, so that the isometric loss is zero."""
+
+
+class UndefinedStatisticWarning(ManifoldWarning):
+    """A statistic does not exist for these data, and is NaN."""

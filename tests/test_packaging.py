@@ -82,7 +82,8 @@ def test_public_names_exist_and_are_documented(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["manifoldkit.datasets", "manifoldkit.geometry", "manifoldkit.attacks", "manifoldkit.isometry"]
+    "name",
+    [f"manifoldkit.{package}" for package in ("datasets", "geometry", "attacks", "isometry", "priors")],
 )
 def test_packages_list_their_public_names(name):
     assert importlib.import_module(name).__all__
