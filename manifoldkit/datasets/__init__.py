@@ -23,7 +23,7 @@ from .sheets import make_open_sphere, make_s_curve
 from .surfaces import make_sphere, make_swiss_roll, make_torus
 from .tasks import ClassifiedSample, make_circle_task, make_plane_task
 from .tubes import make_linked_rings, make_ring_torus
-from .turntable import VEHICLE_NAMES, TurntableViews, make_turntable
+from .turntable import VEHICLE_NAMES, TurntableViews, make_turntable, turntable_background
 from .views import HomographyViews, ShiftViews
 
 __all__ = [
@@ -53,5 +53,6 @@ __all__ = [
     "make_turntable",
     "random_homographies",
     "render_digit",
+    "turntable_background",
     "warp_homographies",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -62,7 +63,8 @@ def cached(key: str, shape: tuple[int, ...], make: Callable[[], Bytes], folder: 
         os.replace(partial, path)  # so that no other process ever sees half a file
     except (OSError, SafetensorError) as error:
         log.warning("views could not be kept in %s: %s", path, error)
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
     return views
 
 

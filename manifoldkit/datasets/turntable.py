@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from .._arrays import as_array
-from ._backdrops import Backdrop, check_background
+from ._backdrops import BACKGROUNDS, Backdrop, check_background
 from ._render_cache import cached, fingerprint
 from ._stage import DISTANCE, OPENING, SUPERSAMPLING, Stage, read_mesh
 from ._validation import check_count, check_flag, check_real, check_rng
 from ._vehicles import VEHICLES, Part, vehicle
 
-__all__ = ["VEHICLE_NAMES", "TurntableViews", "make_turntable"]
+__all__ = ["VEHICLE_NAMES", "TurntableViews", "make_turntable", "turntable_background"]
 
 #: The vehicles that can be asked for by name.
 VEHICLE_NAMES: tuple[str, ...] = tuple(VEHICLES)
@@ -167,6 +167,36 @@ def make_turntable(
                 masks[first + i] = cover
     labels = np.repeat(np.arange(len(meshes), dtype=np.int64), n)
     return TurntableViews(images, labels, np.tile(angles, (len(meshes), 1)), masks, tuple(meshes))
+
+
+def turntable_background(kind: str, size: int = 64, elevation: float = 20.0, random_state: Any = None) -> Floats:
+    """One background, to put behind all views of a surface: ``make_turntable(..., background=picture)``.
+
+    Parameters
+    ----------
+    kind : {"flat", "random", "scenes"}
+    size : int, default 64
+    elevation : float, default 20
+        Degrees; a scene's horizon depends on it.
+    random_state : None, int, Generator or RandomState, default None
+
+    Returns
+    -------
+    (3, size, size) float64 array
+        Values in [0, 1].
+
+    Examples
+    --------
+    >>> from manifoldkit.datasets import turntable_background
+    >>> picture = turntable_background("scenes", 32, elevation=5.0, random_state=0)
+    >>> picture.shape, bool(picture.min() >= 0 and picture.max() <= 1)
+    ((3, 32, 32), True)
+    """
+    size = check_count(size, "size", 8)
+    if not isinstance(kind, str):
+        raise TypeError(f"kind must be one of {', '.join(BACKGROUNDS)}, got {kind!r}")
+    backdrop = Backdrop(check_background(kind, size), size, check_rng(random_state))
+    return backdrop.draw(check_real(elevation, "elevation", -10.0, 90.0))
 
 
 def _draw(parts: list[Part], angles: Floats, lights: Floats, size: int, bar: Any) -> NDArray[np.uint8]:
