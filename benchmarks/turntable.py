@@ -34,6 +34,7 @@ from manifoldkit.risk import OnManifoldTest
 
 HALF, MIDDLE = 20, 24  # a window is 40 x 40 degrees, elevations 4 to 44
 NEAR = 10.0  # degrees from a start to the nearest misread view of the lattice
+CANDIDATES = 120  # poses in a window, of which starts are taken; the others are held out
 EPS = 0.02  # L_inf radius of adversarial training
 TANGENTS = ("smoothed", "sec")
 DEEPER = 6  # steps of half a degree past the boundary
@@ -100,13 +101,17 @@ class Study:
         return net.eval()
 
     # --- windows ------------------------------------------------------------------------------------------------
-    def window(self, seed: int, middle: int | None = None) -> Window:
-        """Window number `seed`: classes in turn, its middle and its background drawn."""
+    def place(self, seed: int) -> tuple[int, int, Any]:
+        """Class, middle azimuth and background of window number `seed`: classes in turn, the others drawn."""
         rng = np.random.default_rng([seed, 17])
         azimuth = int(rng.integers(2, 35)) * 10
-        size = self.args.size
-        picture = "flat" if self.background == "flat" else turntable_background(self.background, size, MIDDLE, rng)
-        return Window.render(seed % len(VEHICLE_NAMES), (azimuth, MIDDLE), HALF, size, picture)
+        flat = self.background == "flat"
+        picture = "flat" if flat else turntable_background(self.background, self.args.size, MIDDLE, rng)
+        return seed % len(VEHICLE_NAMES), azimuth, picture
+
+    def window(self, seed: int) -> Window:
+        label, azimuth, picture = self.place(seed)
+        return Window.render(label, (azimuth, MIDDLE), HALF, self.args.size, picture)
 
     def poses(self, window: Window, count: int, seed: int) -> np.ndarray:
         """Poses within a window, three degrees from its rim."""
@@ -115,13 +120,15 @@ class Study:
 
     def first_stage(self, net: nn.Module, seed: int) -> dict[str, Any]:
         """Starts near the boundary of one window, attacked; every adversary read, rendered again, classified."""
-        window = self.window(seed)
-        right = classify(net, window.images) == window.label
-        record: dict[str, Any] = {"seed": seed, "label": window.label, "azimuth": float(window.angles[:, 0].mean()), "right": float(right.mean()), "starts": []}  # fmt: skip  # noqa: E501
-        if right.all() or right.mean() < 0.1:
+        label, azimuth, picture = self.place(seed)
+        coarse = Window.render(label, (azimuth, MIDDLE), HALF, self.args.size, picture, step=5)
+        right = float((classify(net, coarse.images) == label).mean())
+        record: dict[str, Any] = {"seed": seed, "label": label, "azimuth": azimuth, "right": right, "starts": []}
+        if not 0.1 < right < 1.0:  # nothing to find, or nothing to start from
             return record
-        candidates = self.poses(window, 60, seed)
-        wrong = window.angles[~right]
+        window = self.window(seed)
+        candidates = self.poses(window, CANDIDATES, seed)
+        wrong = window.angles[classify(net, window.images) != label]
         gap = np.sqrt(np.square(candidates[:, None] - wrong).sum(axis=2)).min(axis=1)
         images = window.views(candidates)
         usable = (gap <= NEAR) & (classify(net, images) == window.label)
@@ -130,7 +137,7 @@ class Study:
             return record
         window.learn()
         assert window.manifold is not None
-        held = np.flatnonzero(~np.isin(np.arange(60), chosen))
+        held = np.flatnonzero(~np.isin(np.arange(CANDIDATES), chosen))
         record["readout"] = np.abs(window.read(images[held]) - candidates[held]).tolist()
         test = OnManifoldTest(window.manifold).fit(images[held])
         found = attack(net, window, images[chosen], test, self.args.walk)
@@ -264,13 +271,13 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32, help="pixels")
     parser.add_argument("--step", type=int, default=3, help="degrees between training views")
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--windows", type=int, default=24)
-    parser.add_argument("--again", type=int, default=5, help="windows of the second stage, old and as many new")
-    parser.add_argument("--starts", type=int, default=12, help="starts in a window")
+    parser.add_argument("--windows", type=int, default=30)
+    parser.add_argument("--again", type=int, default=3, help="windows of the second stage, old and as many new")
+    parser.add_argument("--starts", type=int, default=20, help="starts in a window")
     parser.add_argument("--walk", type=int, default=40, help="steps of an attack")
     parser.add_argument("--copies", type=int, default=10, help="new views around each confirmed failure")
     parser.add_argument("--minutes", type=float, default=1e9, help="CPU minutes after which to stop")
-    parser.add_argument("--full", action="store_true", help="64 pixels, views one degree apart, 140 windows")
+    parser.add_argument("--full", action="store_true", help="64 pixels, training views one degree apart, 140 windows")
     args = parser.parse_args()
     if args.full:
         args.size, args.step, args.windows, args.again = 64, 1, 140, 35

@@ -60,8 +60,10 @@ class Window:
     manifold: DiffusionManifold | None = None
 
     @classmethod
-    def render(cls, label: int, middle: tuple[int, int], half: int, size: int, background: Any = "flat") -> Window:
-        azimuth, elevation = (np.arange(value - half, value + half + 1) for value in middle)
+    def render(
+        cls, label: int, middle: tuple[int, int], half: int, size: int, background: Any = "flat", step: int = 1
+    ) -> Window:
+        azimuth, elevation = (np.arange(value - half, value + half + 1, step) for value in middle)
         views = make_turntable([VEHICLE_NAMES[label]], azimuth, elevation, size, background, paint=PAINT)
         return cls(label, torch.from_numpy(views.images), views.angles, background)
 
