@@ -11,6 +11,7 @@ window is kept in the folder --work, so that an interrupted run goes on; --minut
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -38,6 +39,7 @@ CANDIDATES = 120  # poses in a window, of which starts are taken; the others are
 EPS = 0.02  # L_inf radius of adversarial training
 TANGENTS = ("smoothed", "sec")
 DEEPER = 6  # steps of half a degree past the boundary
+CONTROLS = ("as before", "anywhere")
 EXPERIMENTS = {"A": ("flat", (10, 30)), "B": ("random", (20, 30))}
 
 
@@ -86,7 +88,7 @@ class Study:
         for label, pose in by_label(extra or []):
             more = make_turntable(
                 [VEHICLE_NAMES[label]], pose[:, 0] % 360, pose[:, 1].clip(1, 45), self.args.size, self.background, 1,
-                lattice=False, paint=PAINT, cache=False,
+                lattice=False, paint=PAINT,
             )  # fmt: skip
             images, labels = np.concatenate([images, more.images]), np.concatenate([labels, more.labels + label])
         options: dict[str, Any] = {"generator": torch.Generator().manual_seed(0)}
@@ -118,13 +120,18 @@ class Study:
         low, high = window.angles.min(axis=0) + 3, window.angles.max(axis=0) - 3
         return np.random.default_rng([seed, 23]).uniform(low, high, (count, 2))
 
-    def first_stage(self, net: nn.Module, seed: int) -> dict[str, Any]:
-        """Starts near the boundary of one window, attacked; every adversary read, rendered again, classified."""
+    def share_right(self, net: nn.Module, seed: int) -> float:
+        """Share of a window's views, five degrees apart, that are read rightly."""
         label, azimuth, picture = self.place(seed)
         coarse = Window.render(label, (azimuth, MIDDLE), HALF, self.args.size, picture, step=5)
-        right = float((classify(net, coarse.images) == label).mean())
+        return float((classify(net, coarse.images) == label).mean())
+
+    def first_stage(self, net: nn.Module, seed: int) -> dict[str, Any]:
+        """Starts near the boundary of one window, attacked; every adversary read, rendered again, classified."""
+        label, azimuth, _ = self.place(seed)
+        right = self.share_right(net, seed)
         record: dict[str, Any] = {"seed": seed, "label": label, "azimuth": azimuth, "right": right, "starts": []}
-        if not 0.1 < right < 1.0:  # nothing to find, or nothing to start from
+        if not mixed(right):
             return record
         window = self.window(seed)
         candidates = self.poses(window, CANDIDATES, seed)
@@ -170,7 +177,9 @@ class Study:
         if not extra["failures"]:
             return True
         nets = {"base": base, **{name: self.net(name, poses) for name, poses in extra.items()}}
-        late = [*seeds[: self.args.again], *range(1000, 1000 + self.args.again)]
+        old = (record["seed"] for record in done if record["starts"])
+        new = (seed for seed in itertools.count(1000) if mixed(self.share_right(base, seed)))
+        late = [*itertools.islice(old, self.args.again), *itertools.islice(new, self.args.again)]
         return len(self.each("second", late, lambda seed: self.second_stage(nets, seed), deadline)) == len(late)
 
     def each(self, stage: str, seeds: Any, work: Any, deadline: float) -> list[dict[str, Any]]:
@@ -201,10 +210,15 @@ class Study:
                     jitter = rng.normal(0.0, 2.0, (self.args.copies, 2))
                     poses += [(record["label"], *(np.array(row["pose"]) + move)) for move in jitter]
         controls = {}
-        for name, (low, high) in (("as before", self.elevations), ("anywhere", (1, 45))):
+        for name, (low, high) in zip(CONTROLS, (self.elevations, (1, 45)), strict=True):
             angles = np.column_stack([rng.uniform(0, 360, len(poses)), rng.uniform(low, high, len(poses))])
             controls[name] = [(pose[0], *angle) for pose, angle in zip(poses, angles, strict=True)]
-        return {"failures": poses, **controls}
+        return {"failures": poses, **{name: controls[name] for name in self.args.controls}}
+
+
+def mixed(right: float) -> bool:
+    """Whether there is something to find, and something to start from."""
+    return 0.1 < right < 1.0
 
 
 def by_label(extra: list[tuple[int, float, float]]) -> list[tuple[int, np.ndarray]]:
@@ -271,11 +285,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32, help="pixels")
     parser.add_argument("--step", type=int, default=3, help="degrees between training views")
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--windows", type=int, default=30)
+    parser.add_argument("--windows", type=int, default=17)
     parser.add_argument("--again", type=int, default=3, help="windows of the second stage, old and as many new")
     parser.add_argument("--starts", type=int, default=20, help="starts in a window")
     parser.add_argument("--walk", type=int, default=40, help="steps of an attack")
     parser.add_argument("--copies", type=int, default=10, help="new views around each confirmed failure")
+    parser.add_argument("--controls", nargs="*", default=list(CONTROLS), choices=CONTROLS, help="other views to add")
     parser.add_argument("--minutes", type=float, default=1e9, help="CPU minutes after which to stop")
     parser.add_argument("--full", action="store_true", help="64 pixels, training views one degree apart, 140 windows")
     args = parser.parse_args()

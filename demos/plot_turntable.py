@@ -35,14 +35,14 @@ from manifoldkit.attacks import OnManifoldPGD, adversarial_training
 from manifoldkit.datasets import VEHICLE_NAMES, make_turntable
 
 SIZE, HALF, MIDDLE = 32, 12, 32
-SHEET = ((0, 12), (35, 12), (70, 20), (110, 12), (150, 25), (200, 30), (250, 12), (325, 40))
+SHEET = ((0, 12), (35, 12), (70, 20), (110, 12), (150, 25), (200, 30), (250, 5), (325, 40))
 
 
 def contact_sheet(size: int = 64) -> Figure:
     """Every vehicle from eight sides: in its own paint, and in grey before random colours and before scenes."""
     azimuth, elevation = np.array(SHEET).T
     kinds = {"flat": None, "random": PAINT, "scenes": None}
-    figure, axes = plt.subplots(len(VEHICLE_NAMES), 1, figsize=(11, 10.2), layout="constrained")
+    figure, axes = plt.subplots(len(VEHICLE_NAMES), 1, figsize=(11, 7.0), layout="constrained")
     sheets = []
     for column, (kind, paint) in enumerate(kinds.items()):
         count = len(SHEET) if column == 0 else 2

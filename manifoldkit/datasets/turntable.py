@@ -96,7 +96,8 @@ def make_turntable(
         Views of each class at all pairs of the angles, azimuth slowest. With False, `azimuth` and `elevation` are
         paired up, one view for each.
     paint : (red, green, blue), optional
-        Colour of every body in [0, 1], so that only shapes tell the classes apart. Default: each vehicle's own.
+        Colour of every body in [0, 1], so that little but shapes tells the classes apart (the box of the box truck
+        stays white). Default: each vehicle's own.
     lights : array-like (q, 3), optional
         Azimuth and elevation in degrees, azimuth 0 being the camera's, and intensity at least 0.
     cache : bool, default True
