@@ -59,6 +59,8 @@ def first_table(records: list[dict[str, Any]]) -> list[str]:
     """What was found, method by method."""
     used = [r for r in records if r["starts"]]
     starts = [s for r in used for s in r["starts"]]
+    if not starts:
+        return [f"None of {len(records)} windows had starts near a boundary."]
     errors = np.array([e for r in used for e in r["readout"]])
     medians, tails = np.median(errors, axis=0), np.percentile(errors, 95, axis=0)
     low, high = by_windows(used, "smoothed, deeper")
@@ -128,8 +130,8 @@ def report(studies: list[Any], args: argparse.Namespace) -> str:
         "degrees from a misread one. A step is half a degree in the space of images (median of the window), at most "
         f"{args.walk} of them. *Confirmed*: the network misreads the vehicle rendered afresh at the pose that was read "
         "off the adversary. *Six steps on*: the walk goes on for six steps (about three degrees) after the boundary. "
-        "*Quantile*: share of clean held-out views nearer to the surface. Brackets: Wilson's 95 % intervals. One seed. The "
-        "number of steps past the boundary was chosen after the first windows of a trial with a weaker network.", "",
+        "*Quantile*: share of clean held-out views nearer to the surface. Brackets: Wilson's 95 % intervals. One seed. "
+        "The number of steps past the boundary was chosen after three windows of a trial with a weaker network.", "",
         "Reduced against the source (128 pixels, views one degree apart, VGG11): see the flags above. `--full` is the "
         "larger setting, 64 pixels and training views one degree apart; `--studies A:cnn B:cnn A:vgg11` are all.",
     ]  # fmt: skip
@@ -142,7 +144,7 @@ def report(studies: list[Any], args: argparse.Namespace) -> str:
         lines += first_table(first)
         if second:
             lines += ["", "New views around the confirmed failures of six steps on, training from the start, attacks on fresh starts anywhere in the windows. All confirmed failures were used, those of the searched windows too; few windows, so wide intervals:", "", *second_table(second)]  # fmt: skip  # noqa: E501
-        if args.pictures:
+        if args.pictures and any(row["starts"] for row in first):
             lines += ["", f"![walk]({picture(study, first, args.pictures).name})"]
     return "\n".join(lines) + "\n"
 
