@@ -44,6 +44,7 @@ reproduce: $(STAMP) ## the slow tests and tables that reproduce published number
 	$(BIN)/python benchmarks/risk_tables.py --out benchmarks/risk_tables.md
 	$(BIN)/python benchmarks/on_manifold_training.py --out benchmarks/on_manifold_training.md
 	$(BIN)/python benchmarks/gridvae.py --out benchmarks/gridvae.md --work $(OUT)/gridvae.jsonl
+	$(BIN)/python benchmarks/turntable.py --work $(OUT)/turntable --out benchmarks/turntable.md
 
 docs: $(STAMP) ## theory, gallery and API as web pages in docs/_build
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'

@@ -39,7 +39,19 @@ def test_type_information_is_shipped():
 
 def test_imports_are_light():
     """The engine that compiles, the downloader and the other extras are imported when first used."""
-    late = ["pykeops", "keopscore", "pooch", "faiss", "pynndescent", "numba", "dask", "sphinx", "pytest"]
+    late = [
+        "pykeops",
+        "keopscore",
+        "pooch",
+        "faiss",
+        "pynndescent",
+        "numba",
+        "dask",
+        "sphinx",
+        "pytest",
+        "pyvista",
+        "vtkmodules",
+    ]
     code = (
         "import importlib, sys\n"
         f"for name in {MODULES!r}: importlib.import_module(name)\n"

@@ -1,7 +1,8 @@
 """Data whose geometry is known, and images to try the methods on.
 
 The ``make_*`` functions sample manifolds with exact tangent spaces, which makes them the oracles of tests and
-demos; the ``load_*`` functions read MNIST and Fashion-MNIST from disk, or download them once.
+demos; the ``load_*`` functions read MNIST and Fashion-MNIST from disk, or download them once;
+:func:`make_turntable` renders vehicles from all sides.
 
 Examples
 --------
@@ -26,11 +27,13 @@ from .sheets import make_open_sphere, make_s_curve
 from .surfaces import make_sphere, make_swiss_roll, make_torus
 from .tasks import ClassifiedSample, make_circle_task, make_plane_task
 from .tubes import make_linked_rings, make_ring_torus
+from .turntable import VEHICLE_NAMES, TurntableViews, make_turntable, turntable_background
 from .views import HomographyViews, ShiftViews
 
 __all__ = [
     "FACE_ATTRIBUTES",
     "HOMOGRAPHY_GENERATORS",
+    "VEHICLE_NAMES",
     "AttributedImages",
     "ClassifiedSample",
     "DigitPairs",
@@ -39,6 +42,7 @@ __all__ = [
     "ManifoldSample",
     "RenderedImages",
     "ShiftViews",
+    "TurntableViews",
     "draw_faces",
     "face_is_possible",
     "load_celeba",
@@ -58,7 +62,9 @@ __all__ = [
     "make_sphere",
     "make_swiss_roll",
     "make_torus",
+    "make_turntable",
     "random_homographies",
     "render_digit",
+    "turntable_background",
     "warp_homographies",
 ]

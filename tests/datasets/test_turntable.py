@@ -1,0 +1,358 @@
+"""Vehicles as arrays, backgrounds, the cache, and what a renderer has to get right."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from manifoldkit.datasets import VEHICLE_NAMES, make_turntable, turntable, turntable_background
+from manifoldkit.datasets import _render_cache as render_cache
+from manifoldkit.datasets import _stage as stage
+from manifoldkit.datasets._vehicles import vehicle
+
+GREY = (0.6, 0.6, 0.62)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def renderer():
+    """Skip where vehicles cannot be drawn."""
+    pytest.importorskip("pyvista", reason="the extra render is not installed")
+    try:
+        stage.Stage(vehicle("sedan"), np.array([[0.0, 45.0, 1.0]]), 8).close()
+    except OSError as error:
+        pytest.skip(str(error))
+
+
+class FakeStage:
+    """Draws views that say which angles they were drawn at."""
+
+    drawn = 0
+
+    def __init__(self, parts, lights, size):
+        self.size = size
+
+    def draw(self, azimuth, elevation):
+        type(self).drawn += 1
+        view = np.zeros((4, self.size, self.size), dtype=np.uint8)
+        view[:, : self.size // 2] = 100  # colours are multiplied by the coverage: the true ones are at full strength
+        view[0, 0, 0], view[1, 0, 0] = azimuth % 100, elevation
+        return view
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    monkeypatch.setattr(turntable, "Stage", FakeStage)
+    monkeypatch.setattr(FakeStage, "drawn", 0)
+    return FakeStage
+
+
+def corners(name):
+    return np.concatenate([part.triangles.reshape(-1, 3) for part in vehicle(name)])
+
+
+class TestVehicles:
+    """The meshes, which need no renderer."""
+
+    @pytest.mark.parametrize("name", VEHICLE_NAMES)
+    def test_they_stand_on_the_ground_and_are_as_long_as_vehicles(self, name):
+        points = corners(name)
+        assert abs(points[:, 2].min()) < 1e-12
+        assert 3.0 < np.ptp(points[:, 0]) < 7.5
+        assert 1.0 < np.ptp(points[:, 1]) < 2.6
+
+    @pytest.mark.parametrize("name", VEHICLE_NAMES)
+    def test_left_is_the_mirror_image_of_right(self, name):
+        points = corners(name).round(9) + 0.0
+        mirrored = (points * [1.0, -1.0, 1.0]).round(9) + 0.0
+        assert np.array_equal(np.unique(points, axis=0), np.unique(mirrored, axis=0))
+
+    @pytest.mark.parametrize("name", VEHICLE_NAMES)
+    def test_bodies_are_closed_and_face_outwards(self, name):
+        """The directed faces of a closed surface sum to zero, and its volume is positive."""
+        for part in vehicle(name):
+            if part.material == "glass":
+                continue
+            a, b, c = part.triangles.transpose(1, 0, 2)
+            faces = np.cross(b - a, c - a)
+            assert np.abs(faces.sum(axis=0)).max() < 1e-9
+            assert np.einsum("fi,fi->", a, faces) / 6 > 0
+
+    @pytest.mark.parametrize("name", [name for name in VEHICLE_NAMES if name != "forklift"])
+    def test_windows_face_away_from_the_cabin(self, name):
+        panes = [part.triangles for part in vehicle(name) if part.material == "glass"]
+        middle = np.concatenate(panes).reshape(-1, 3).mean(axis=0)
+        assert len(panes) >= 2
+        for pane in panes:
+            normal = np.cross(pane[0, 1] - pane[0, 0], pane[0, 2] - pane[0, 0])
+            assert normal @ (pane.reshape(-1, 3).mean(axis=0) - middle) > 0
+
+    def test_paint_changes_bodies_and_nothing_else(self):
+        for name in VEHICLE_NAMES:
+            own, grey = vehicle(name), vehicle(name, GREY)
+            changed = [p.colour != q.colour for p, q in zip(own, grey, strict=True)]
+            assert any(changed)
+            assert all(q.colour == GREY for q, new in zip(grey, changed, strict=True) if new)
+            assert all(np.array_equal(p.triangles, q.triangles) for p, q in zip(own, grey, strict=True))
+
+
+class TestComposition:
+    """Order, backgrounds and masks, with a stage that draws nothing real."""
+
+    def test_order_of_labels_and_angles(self, fake):
+        views = make_turntable(["jeep", "suv"], [10, 20, 30], [5, 15], 8)
+        assert views.class_names == ("jeep", "suv")
+        assert views.labels.tolist() == [0] * 6 + [1] * 6
+        assert views.angles[:3].tolist() == [[10, 5], [10, 15], [20, 5]]
+        assert np.array_equal(views.angles[:6], views.angles[6:])
+        assert np.allclose(255 * views.images[:, 0, 0, 0] // 1, views.angles[:, 0] + 155 * 0.62 // 1, atol=1.01)
+        assert views.images.dtype == views.masks.dtype == np.float32
+        assert views.labels.dtype == np.int64
+
+    def test_pairs_instead_of_a_lattice(self, fake):
+        views = make_turntable(["jeep"], [10, 20], [5, 15], 8, lattice=False)
+        assert views.angles.tolist() == [[10, 5], [20, 15]]
+
+    @pytest.mark.parametrize("background", ["flat", "random", "scenes"])
+    def test_the_vehicle_is_laid_over_the_background(self, fake, background):
+        views = make_turntable(["jeep"], [0, 50], [3, 40], 16, background, random_state=3)
+        cover = views.masks[:, None]
+        assert np.allclose(views.masks[:, 8:], 0)
+        assert np.allclose(views.masks[:, 1:8], 100 / 255)
+        behind = (views.images - 100 / 255)[:, :, 1:8] / (1 - cover)[:, :, 1:8]
+        assert behind.min() > -1e-6
+        again = make_turntable(["jeep"], [0, 50], [3, 40], 16, background, random_state=3)
+        assert np.array_equal(views.images, again.images)
+        other = make_turntable(["jeep"], [0, 50], [3, 40], 16, background, random_state=4)
+        assert np.array_equal(views.images, other.images) == (background == "flat")
+        assert np.array_equal(views.images[0, :, 8:], views.images[1, :, 8:]) == (background == "flat")
+        assert views.images.min() >= 0
+        assert views.images.max() <= 1
+
+    def test_a_picture_behind_all_views(self, fake):
+        picture = turntable_background("random", 8, random_state=1)
+        views = make_turntable(["jeep"], [0, 1, 2], 3, 8, picture)
+        assert np.allclose(views.images[:, :, 4:], picture[:, 4:], atol=1e-6)
+
+    def test_a_scene_has_a_sky_only_where_the_camera_sees_the_horizon(self):
+        for seed in range(5):
+            low, high = (turntable_background("scenes", 32, e, random_state=seed) for e in (1.0, 40.0))
+            assert low[2, :8].mean() > low[2, -8:].mean()  # bluer above
+            assert abs(high[2, :8].mean() - high[2, -8:].mean()) < low[2, :8].mean() - low[2, -8:].mean()
+
+    def test_a_bar_is_shown_on_demand(self, fake, capsys):
+        make_turntable(["jeep"], [0, 1], 3, 8)
+        assert capsys.readouterr().err == ""
+        make_turntable(["jeep"], [0, 1, 2], 3, 8, progress=True)
+        assert "3/3" in capsys.readouterr().err
+
+
+class TestCache:
+    """What was drawn is kept, and never used when it is not what was drawn."""
+
+    def files(self):
+        return sorted((render_cache.cache_folder() / "turntable").glob("*"))
+
+    def test_views_are_drawn_once(self, fake):
+        first = make_turntable(["jeep", "suv"], [1, 2], 3, 8)
+        assert fake.drawn == 4
+        second = make_turntable(["suv", "jeep"], [1, 2], 3, 8)
+        assert fake.drawn == 4
+        assert len(self.files()) == 2
+        assert np.array_equal(first.images, second.images)
+
+    @pytest.mark.parametrize(
+        "change", [{"size": 9}, {"paint": GREY}, {"lights": [[0, 0, 1.0]]}, {"azimuth": [2, 1]}, {"elevation": 4}]
+    )
+    def test_other_views_have_other_files(self, fake, change):
+        settings = {"azimuth": [1, 2], "elevation": 3, "size": 8}
+        make_turntable(["jeep"], **settings)
+        make_turntable(["jeep"], **(settings | change))
+        assert fake.drawn == 4
+
+    def test_without_a_cache_nothing_is_kept(self, fake):
+        make_turntable(["jeep"], 1, 3, 8, cache=False)
+        assert self.files() == []
+
+    @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "foreign", "swap"])
+    def test_damaged_files_are_drawn_again(self, fake, damage, caplog):
+        good = make_turntable(["jeep"], [1, 2], 3, 8)
+        (file,) = self.files()
+        content = bytearray(file.read_bytes())
+        if damage == "flip":
+            content[-5] ^= 1
+        elif damage == "cut":
+            del content[-20:]
+        elif damage == "empty":
+            content.clear()
+        elif damage == "foreign":
+            content = bytearray(b"not a picture at all, but long enough to be read as one")
+        else:  # the whole and undamaged file of other views
+            make_turntable(["jeep"], [7, 8], 3, 8)
+            (other,) = set(self.files()) - {file}
+            content = bytearray(other.read_bytes())
+        before = fake.drawn
+        file.write_bytes(content)
+        with caplog.at_level(logging.WARNING, "manifoldkit"):
+            again = make_turntable(["jeep"], [1, 2], 3, 8)
+        assert fake.drawn == before + 2
+        assert "drawn again" in caplog.text
+        assert np.array_equal(good.images, again.images)
+        make_turntable(["jeep"], [1, 2], 3, 8)
+        assert fake.drawn == before + 2
+
+    def test_a_cache_that_cannot_be_written_costs_a_line_in_the_log(self, fake, tmp_path, monkeypatch, caplog):
+        (tmp_path / "file").write_text("in the way")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+        with caplog.at_level(logging.WARNING, "manifoldkit"):
+            views = make_turntable(["jeep"], 1, 3, 8)
+        assert len(views.images) == 1
+        assert "could not be kept" in caplog.text
+
+    def test_fingerprints_tell_shapes_types_and_order_apart(self):
+        one = np.arange(4)
+        several = [
+            [one], [one.reshape(2, 2)], [one.astype(np.int32)], [one, 1], [1, one], [one[::-1]], [one[:2], one[2:]],
+        ]  # fmt: skip
+        prints = {render_cache.fingerprint(*parts) for parts in several}
+        assert len(prints) == 7
+
+
+class TestBadInput:
+    def check(self, error, match, *args, **options):
+        with pytest.raises(error, match=match):
+            make_turntable(*args, **options)
+
+    def test_classes(self, tmp_path):
+        self.check(ValueError, r"unknown class 'tank'.*pickup.*forklift", ["tank"], 0, 10)
+        self.check(ValueError, "unknown class", [tmp_path / "none.ply"], 0, 10)
+        self.check(ValueError, "'suv' is given twice", ["suv", "suv"], 0, 10)
+        self.check(ValueError, "at least one class", [], 0, 10)
+        self.check(TypeError, r"write \['suv'\]", "suv", 0, 10)
+        self.check(TypeError, "names of vehicles", [3], 0, 10)
+        self.check(TypeError, "names of vehicles", {"mine": 3}, 0, 10)
+
+    def test_angles(self):
+        self.check(ValueError, "azimuth must lie between -360 and 360 degrees, got 361", ["suv"], [0, 361], 10)
+        self.check(ValueError, "elevation must lie between -10 and 90 degrees, got 91", ["suv"], 0, [10, 91])
+        self.check(ValueError, "elevation.*got -11", ["suv"], 0, -11)
+        self.check(ValueError, "NaN", ["suv"], np.nan, 10)
+        self.check(ValueError, "azimuth must be a number or a list", ["suv"], [], 10)
+        self.check(ValueError, "azimuth must be a number or a list", ["suv"], [[0, 1]], 10)
+        self.check(ValueError, "as many with lattice=False, got 2 and 1", ["suv"], [0, 1], 10, lattice=False)
+        self.check(TypeError, "azimuth must hold real numbers", ["suv"], ["north"], 10)
+
+    def test_the_rest(self):
+        self.check(ValueError, "size must be at least 8", ["suv"], 0, 10, 4)
+        self.check(ValueError, "size must be at most 512", ["suv"], 0, 10, 513)
+        self.check(TypeError, "size must be an integer", ["suv"], 0, 10, 32.0)
+        self.check(ValueError, "background must be one of flat, random, scenes", ["suv"], 0, 10, 8, "sea")
+        self.check(ValueError, r"shape \(3, 8, 8\)", ["suv"], 0, 10, 8, np.zeros((8, 8, 3)))
+        self.check(ValueError, r"values in \[0, 1\]", ["suv"], 0, 10, 8, np.full((3, 8, 8), 255.0))
+        self.check(ValueError, r"values in \[0, 1\]", ["suv"], 0, 10, 8, np.full((3, 8, 8), np.nan))
+        self.check(ValueError, "lights must be rows", ["suv"], 0, 10, lights=[[0, 45]])
+        self.check(ValueError, "lights must be rows", ["suv"], 0, 10, lights=[[0, 45, -1]])
+        self.check(ValueError, "lights must be rows", ["suv"], 0, 10, lights=[])
+        self.check(ValueError, "paint must be three numbers", ["suv"], 0, 10, paint=(1, 0))
+        self.check(ValueError, "each colour of paint", ["suv"], 0, 10, paint=(1, 0, 255))
+        self.check(TypeError, "cache must be True or False", ["suv"], 0, 10, cache="no")
+        self.check(TypeError, "random_state", ["suv"], 0, 10, random_state="seed")
+        with pytest.raises(ValueError, match="background must be one of"):
+            turntable_background("sea")
+        with pytest.raises(TypeError, match="kind must be one of"):
+            turntable_background(np.zeros((3, 64, 64)))
+
+    def test_without_pyvista(self, monkeypatch):
+        def missing(name):
+            raise ImportError(f"No module named {name!r}")
+
+        monkeypatch.setattr(stage.importlib, "import_module", missing)
+        self.check(ImportError, r'pip install "manifoldkit\[render\]"', ["suv"], 0, 10, 8)
+
+
+@pytest.mark.usefixtures("renderer")
+class TestRendering:
+    def test_the_same_views_every_time(self):
+        first, second = (make_turntable(["jeep"], [0, 77], [5, 40], 32, cache=False) for _ in range(2))
+        assert np.array_equal(first.images, second.images)
+        kept = make_turntable(["jeep"], [0, 77], [5, 40], 32)
+        assert np.array_equal(first.images, kept.images)
+        assert np.array_equal(first.images, make_turntable(["jeep"], [0, 77], [5, 40], 32).images)
+
+    def test_a_full_turn_is_no_turn(self):
+        views = make_turntable(["pickup"], [-360, -90, 0, 270, 360], 20, 32, cache=False).images
+        assert np.abs(views[[0, 1, 4]] - views[[2, 3, 2]]).max() < 0.02
+
+    @pytest.mark.parametrize("name", VEHICLE_NAMES)
+    def test_they_are_inside_the_picture_and_symmetric(self, name):
+        azimuth = np.array([25.0, 110.0])
+        views = make_turntable([name], [*azimuth, *-azimuth], [3, 44], 64, cache=False)
+        rim = np.concatenate([views.masks[:, [0, -1]].ravel(), views.masks[:, :, [0, -1]].ravel()])
+        assert rim.max() < 0.1  # the bounding sphere ends one pixel inside
+        assert 0.08 < views.masks.mean() < 0.5
+        assert np.abs(views.masks[:4] - views.masks[4:, :, ::-1]).mean() < 2e-3
+
+    def test_images_follow_the_angles_smoothly(self):
+        """Half the angle gives about half the change, where pictures without supersampling jump."""
+        views = make_turntable(["suv"], [40, 40.25, 40.5, 41], 20, 32, cache=False).images
+        quarter, half, whole = (np.linalg.norm(views[i] - views[0]) for i in (1, 2, 3))
+        assert quarter < 0.75 * half < 0.75 * 0.75 * whole
+
+    def test_lights_change_colours_and_not_masks(self):
+        dim, bright = (
+            make_turntable(["suv"], 30, 20, 32, lights=[[-45, 40, level]], cache=False) for level in (0.2, 1.0)
+        )
+        assert np.array_equal(dim.masks, bright.masks)
+        assert (bright.images >= dim.images - 1e-6).all()
+        assert bright.images.mean() > dim.images.mean() + 0.01
+
+    def test_windows_flash_at_some_azimuths(self):
+        """The pixels of the side windows of a sedan are dark from most sides, bright where they mirror a light."""
+        views = make_turntable(["sedan"], range(60, 121, 5), 15, 64, paint=(0.0, 0.0, 0.0), cache=False)
+        brightest = np.quantile(views.images.mean(axis=1)[:, 20:30, 26:40], 0.7, axis=(1, 2))
+        assert brightest.max() > 2 * brightest.min()
+
+    @pytest.mark.parametrize("kind", ["file", "mesh"])
+    def test_a_sphere_of_the_users_is_a_disc(self, kind, tmp_path):
+        """Its outline has the angular radius arcsin(1 / distance), from everywhere."""
+        import pyvista
+
+        ball = pyvista.Sphere(radius=7.0, center=(3, -2, 5), theta_resolution=60, phi_resolution=60)
+        ball.save(tmp_path / "ball.ply")
+        classes = [tmp_path / "ball.ply"] if kind == "file" else {"ball": ball}
+        views = make_turntable(classes, [0, 100], [0, 60], 64, cache=False)
+        assert views.class_names == ("ball",)
+        radius = 32 * np.tan(np.arcsin(1 / stage.DISTANCE)) / np.tan(np.deg2rad(stage.OPENING / 2))
+        assert np.abs(views.masks.sum(axis=(1, 2)) / (np.pi * radius**2) - 1).max() < 0.01
+
+    def test_a_mesh_without_triangles(self):
+        import pyvista
+
+        with pytest.raises(ValueError, match="mesh with a surface"):
+            make_turntable({"dot": pyvista.PolyData(np.zeros((1, 3)))}, 0, 10, 8)
+
+    @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="EGL is how Linux draws without a screen")
+    def test_no_opengl_is_an_error_and_no_crash(self):
+        code = (
+            "from manifoldkit.datasets import make_turntable\n"
+            "try: make_turntable(['suv'], 0, 10, 8, cache=False)\n"
+            "except OSError as error: print('refused:', error)"
+        )
+        hidden = {"__EGL_VENDOR_LIBRARY_FILENAMES": os.devnull, "PYTHONPATH": os.pathsep.join(sys.path)}
+        environment = {key: value for key, value in os.environ.items() if key != "DISPLAY"} | hidden
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+        if result.returncode == 0 and result.stdout == "":
+            pytest.skip("this machine has OSMesa besides EGL")
+        assert "apt install libegl1" in result.stdout
