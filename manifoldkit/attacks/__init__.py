@@ -10,6 +10,7 @@ from manifoldkit.attacks.evaluation import Evaluation, evaluate
 from manifoldkit.attacks.explanation import Explanation, explain
 from manifoldkit.attacks.fgsm import FGSM
 from manifoldkit.attacks.on_manifold import OnManifoldPGD, RandomTangentWalk
+from manifoldkit.attacks.patch import PatchPGD, rectangle_mask
 from manifoldkit.attacks.pgd import PGD
 from manifoldkit.attacks.pullback import LatentPGD, ProjectionAttack
 from manifoldkit.attacks.result import AttackResult
@@ -27,6 +28,7 @@ __all__ = [
     "Explanation",
     "LatentPGD",
     "OnManifoldPGD",
+    "PatchPGD",
     "ProbabilitiesWarning",
     "ProjectionAttack",
     "RandomTangentWalk",
@@ -36,6 +38,7 @@ __all__ = [
     "adversarial_training",
     "evaluate",
     "explain",
+    "rectangle_mask",
     "tangent_normal_split",
     "tnar_normal",
     "tnar_tangent",

@@ -10,7 +10,22 @@ Examples
 
 from __future__ import annotations
 
+from .diffusion import diffusion_log_prob
 from .grid import GridPrior
 from .kl import grid_kl
+from .noise_networks import NoiseMLP, NoiseUNet, train_eps
+from .samplers import ddim_sample, ddpm_sample, rk4_sample
+from .schedule import NoiseSchedule
 
-__all__ = ["GridPrior", "grid_kl"]
+__all__ = [
+    "GridPrior",
+    "NoiseMLP",
+    "NoiseSchedule",
+    "NoiseUNet",
+    "ddim_sample",
+    "ddpm_sample",
+    "diffusion_log_prob",
+    "grid_kl",
+    "rk4_sample",
+    "train_eps",
+]
