@@ -11,6 +11,7 @@ from manifoldkit.attacks.explanation import Explanation, explain
 from manifoldkit.attacks.fgsm import FGSM
 from manifoldkit.attacks.on_manifold import OnManifoldPGD, RandomTangentWalk
 from manifoldkit.attacks.patch import PatchPGD, rectangle_mask
+from manifoldkit.attacks.patch_search import PatchSearch
 from manifoldkit.attacks.pgd import PGD
 from manifoldkit.attacks.pullback import LatentPGD, ProjectionAttack
 from manifoldkit.attacks.result import AttackResult
@@ -29,6 +30,7 @@ __all__ = [
     "LatentPGD",
     "OnManifoldPGD",
     "PatchPGD",
+    "PatchSearch",
     "ProbabilitiesWarning",
     "ProjectionAttack",
     "RandomTangentWalk",

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..attacks._input import column, one_of
 from ..attacks.losses import Loss, resolve
+from ..attacks.patch import read_mask
 from .purify import Score, modules_of, purify
 
 __all__ = ["PurifiedClassifier", "UsualLooking"]
@@ -16,9 +18,16 @@ __all__ = ["PurifiedClassifier", "UsualLooking"]
 class PurifiedClassifier(nn.Module):
     r"""A classifier behind a purifier, as one network that attacks can differentiate.
 
-    The answer is that of the classifier at the purified sample. Backwards the purifier counts as the identity
-    ("straight through", [1]_). For a purifier of signed steps this is its derivative wherever no clip acts, as a sign
-    has the derivative 0: differentiating through every step would add nothing but the zeros of clipped pixels.
+    The answer is that of the classifier at the purified sample. The derivative of a purifier of signed steps is the
+    identity where no clip acts, as a sign has the derivative 0: differentiating through every step as it is would add
+    nothing but the zeros of clipped pixels. Two ways back are offered:
+
+    "identity"
+        The purifier counts as the identity ("straight through", [1]_); cheap.
+    "unrolled"
+        Every step counts as :math:`\tanh(g / \tau)` in the place of :math:`\operatorname{sign}(g)`, with
+        :math:`\tau` a share of the mean :math:`|g|` of a sample, and is differentiated, second derivatives of the
+        score included. The score must be twice differentiable, and the graph of all steps is kept.
 
     Parameters
     ----------
@@ -26,9 +35,12 @@ class PurifiedClassifier(nn.Module):
         (B, ...) to logits (B, K).
     score : Module or callable
         As for :func:`purify`; a Module (or a method of one) becomes a part of this one.
+    backward : {"identity", "unrolled"}, default="identity"
+    softness : float, default=1.0
+        Share of the mean gradient that :math:`\tau` is, for "unrolled".
     **options
         As for :func:`purify`: step, n_steps, eps, mask, ... An attack may use fewer and longer steps than the defence,
-        to be tested against the true one afterwards.
+        to be tested against the true one afterwards. "unrolled" knows step, n_steps, mask and bounds alone.
 
     References
     ----------
@@ -41,19 +53,59 @@ class PurifiedClassifier(nn.Module):
     torch.Size([5, 2])
     """
 
-    def __init__(self, classifier: nn.Module, score: Score, **options: Any) -> None:
+    def __init__(
+        self,
+        classifier: nn.Module,
+        score: Score,
+        *,
+        backward: str = "identity",
+        softness: float = 1.0,
+        **options: Any,
+    ) -> None:
         super().__init__()
         if not isinstance(classifier, nn.Module):
             raise TypeError(f"classifier must be a torch.nn.Module, got {type(classifier).__name__}")
+        self.backward = one_of(backward, "backward", ("identity", "unrolled"))
+        if not softness > 0:
+            raise ValueError(f"softness must be positive, got {softness!r}")
+        others = set(options) - {"step", "n_steps", "mask", "bounds"}
+        if backward == "unrolled" and others:
+            raise ValueError(f"backward='unrolled' does not know {', '.join(sorted(others))}: take 'identity'")
         self.classifier = classifier
         self.score = score
         self.parts = nn.ModuleList([*modules_of(score), *options.get("modules", ())])
+        self.softness = float(softness)
         self.options = options
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.backward == "unrolled" and torch.is_grad_enabled():
+            result: torch.Tensor = self.classifier(self._unrolled(x, **self.options))
+            return result
         purified = purify(self.score, x.detach(), **self.options)
-        result: torch.Tensor = self.classifier(x + (purified - x).detach())
+        result = self.classifier(x + (purified - x).detach())
         return result
+
+    def _unrolled(
+        self,
+        x: torch.Tensor,
+        *,
+        step: float = 1 / 255,
+        n_steps: int = 256,
+        mask: Any = None,
+        bounds: tuple[float, float] | None = (0, 1),
+    ) -> torch.Tensor:
+        """The purified samples with a graph; their values are those of signed steps."""
+        free = torch.ones_like(x) if mask is None else read_mask(mask, x).to(x)
+        here = x
+        for _ in range(n_steps):
+            (gradient,) = torch.autograd.grad(self.score(here).sum(), here, create_graph=True)
+            size = gradient.detach().flatten(1).abs().mean(1).clamp_min(torch.finfo(x.dtype).tiny)
+            soft = torch.tanh(gradient / (self.softness * column(size, x)))
+            moved = here + step * free * (soft + (gradient.sign() - soft).detach())
+            if bounds is not None:  # values are clipped, derivatives are not: pixels at a bound keep theirs
+                moved = moved + (moved.clamp(*bounds) - moved).detach()
+            here = moved
+        return here
 
 
 class UsualLooking(nn.Module):

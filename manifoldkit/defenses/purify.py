@@ -129,7 +129,8 @@ def purify(
     nets = [*modules_of(score), *modules_of(final_score), *modules]
     with torch.inference_mode(False), torch.no_grad(), as_found(*nets):
         home = next((p for net in nets for p in net.parameters() if p.is_floating_point()), None)
-        samples = read_images(x, *((None, None) if home is None else (home.device, home.dtype)), limits)
+        device, dtype = (None, None) if home is None else (home.device, home.dtype)
+        samples = read_images(x, device, dtype, limits)
         allowed = None if mask is None else read_mask(mask, samples)
         done = []
         walks = tqdm(total=n_restarts * -(-len(samples) // batch_size), desc="purify", disable=not progress)
