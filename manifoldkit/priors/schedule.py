@@ -139,6 +139,8 @@ class NoiseSchedule:
             raise ValueError(f"t must lie in [0, {self.n_steps}], got {t!r}")
         low = min(int(t), self.n_steps - 1)
         share = t - low
+        if share in (0, 1):
+            return float(self.abar[int(t)])
         log = torch.log(self.abar[low : low + 2])
         return math.exp((1 - share) * float(log[0]) + share * float(log[1]))
 
