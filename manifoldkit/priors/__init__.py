@@ -11,13 +11,16 @@ Examples
 from __future__ import annotations
 
 from .diffusion import diffusion_log_prob
+from .flow_pyramid import FlowPyramid
 from .grid import GridPrior
 from .kl import grid_kl
 from .noise_networks import NoiseMLP, NoiseUNet, train_eps
 from .samplers import ddim_sample, ddpm_sample, rk4_sample
 from .schedule import NoiseSchedule
+from .volume import volume_log_det
 
 __all__ = [
+    "FlowPyramid",
     "GridPrior",
     "NoiseMLP",
     "NoiseSchedule",
@@ -28,4 +31,5 @@ __all__ = [
     "grid_kl",
     "rk4_sample",
     "train_eps",
+    "volume_log_det",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -53,7 +54,7 @@ def expected_bound(schedule: NoiseSchedule, x: torch.Tensor, s: float, stride: i
     """Mean over paths of the estimate for data N(0, s^2 I), by the moments of Gaussians."""
     total = torch.zeros(len(x), dtype=torch.float64)
     times = schedule.grid(stride)
-    for a, b in zip(times[:-1], times[1:], strict=True):
+    for a, b in pairwise(times):
         abar_a, abar_b = schedule.at(a), schedule.at(b)
         beta = 1 - abar_b / abar_a
         share = (1 - abar_a) / (1 - abar_b) if variance == "posterior" and a > 0 else 1.0
@@ -90,7 +91,7 @@ def test_the_bound_grows_to_the_true_density_with_the_number_of_steps(s):
         float((log_normal(x, s) - expected_bound(smooth(T, 1e-6), x, s, 1, "beta")).mean()) for T in (50, 100, 200, 400)
     ]
     assert all(gap > 0 for gap in gaps)
-    for coarse, fine in zip(gaps[:-1], gaps[1:], strict=True):
+    for coarse, fine in pairwise(gaps):
         assert 1.7 < coarse / fine < 2.3
     assert gaps[-1] < 0.05
 
@@ -235,6 +236,6 @@ def test_a_grid_covers_every_step_once(stride):
     times = NoiseSchedule.linear(10, 0.1, 0.9).grid(stride)
     assert times[0] == 0
     assert times[-1] == 10
-    steps = [b - a for a, b in zip(times[:-1], times[1:], strict=True)]
+    steps = [b - a for a, b in pairwise(times)]
     assert all(0 < step <= stride for step in steps)
     assert all(step == stride for step in steps[:-1])
