@@ -41,6 +41,8 @@ reproduce: $(STAMP) ## the slow tests and tables that reproduce published number
 	$(BIN)/python -m pytest -m slow
 	$(BIN)/python benchmarks/risk_tables.py --out benchmarks/risk_tables.md
 	$(BIN)/python benchmarks/on_manifold_training.py --out benchmarks/on_manifold_training.md
+	$(BIN)/python benchmarks/likelihoods.py --out benchmarks/likelihoods.md
+	$(BIN)/python benchmarks/purification.py --out benchmarks/purification.md
 
 format: $(STAMP) ## repair what ruff can repair
 	$(BIN)/ruff check --fix

@@ -39,7 +39,7 @@ def test_type_information_is_shipped():
 
 def test_imports_are_light():
     """The engine that compiles, the downloader and the other extras are imported when first used."""
-    late = ["pykeops", "keopscore", "pooch", "faiss", "pynndescent", "numba", "dask", "sphinx", "pytest"]
+    late = ["pykeops", "keopscore", "pooch", "faiss", "pynndescent", "numba", "dask", "sphinx", "pytest", "zuko"]
     code = (
         "import importlib, sys\n"
         f"for name in {MODULES!r}: importlib.import_module(name)\n"
@@ -72,7 +72,7 @@ def test_public_names_exist_and_are_documented(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["manifoldkit.datasets", "manifoldkit.geometry", "manifoldkit.attacks", "manifoldkit.isometry"]
+    "name", [f"manifoldkit.{name}" for name in ("datasets", "geometry", "attacks", "isometry", "priors", "defenses")]
 )
 def test_packages_list_their_public_names(name):
     assert importlib.import_module(name).__all__
