@@ -44,6 +44,8 @@ reproduce: $(STAMP) ## the slow tests and tables that reproduce published number
 	$(BIN)/python benchmarks/likelihoods.py --out benchmarks/likelihoods.md
 	$(BIN)/python benchmarks/purification.py --out benchmarks/purification.md
 
+	$(BIN)/python benchmarks/gridvae.py --out benchmarks/gridvae.md --work $(OUT)/gridvae.jsonl
+
 format: $(STAMP) ## repair what ruff can repair
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format

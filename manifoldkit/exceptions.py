@@ -26,6 +26,7 @@ __all__ = [
     "ScaleWarning",
     "ScheduleWarning",
     "SpectrumTruncatedWarning",
+    "UndefinedStatisticWarning",
 ]
 
 
@@ -75,3 +76,7 @@ class RankDeficientWarning(ManifoldWarning):
 
 class ScheduleWarning(ManifoldWarning):
     """A noise schedule ends before the signal is gone."""
+
+
+class UndefinedStatisticWarning(ManifoldWarning):
+    """A statistic does not exist for these data, and is NaN."""

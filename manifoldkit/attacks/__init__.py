@@ -6,6 +6,7 @@ details. Everything common to them is said at :class:`Attack`.
 
 from manifoldkit.attacks._model import ProbabilitiesWarning
 from manifoldkit.attacks.base import Attack
+from manifoldkit.attacks.cells import CellPGD, SymbolChanges, symbol_changes
 from manifoldkit.attacks.evaluation import Evaluation, evaluate
 from manifoldkit.attacks.explanation import Explanation, explain
 from manifoldkit.attacks.fgsm import FGSM
@@ -25,6 +26,7 @@ __all__ = [
     "PGD",
     "Attack",
     "AttackResult",
+    "CellPGD",
     "Evaluation",
     "Explanation",
     "LatentPGD",
@@ -35,12 +37,14 @@ __all__ = [
     "ProjectionAttack",
     "RandomTangentWalk",
     "SubspacePGD",
+    "SymbolChanges",
     "TrainingHistory",
     "adversarial_step",
     "adversarial_training",
     "evaluate",
     "explain",
     "rectangle_mask",
+    "symbol_changes",
     "tangent_normal_split",
     "tnar_normal",
     "tnar_tangent",

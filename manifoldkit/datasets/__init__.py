@@ -14,10 +14,14 @@ Examples
 from __future__ import annotations
 
 from ._sample import ManifoldSample
+from .attributed import AttributedImages
+from .celeba import load_celeba
 from .curves import make_circle, make_noisy_circle
 from .digits import RenderedImages, make_rotated_digit, render_digit
+from .faces import FACE_ATTRIBUTES, draw_faces, face_is_possible, make_faces
 from .homographies import HOMOGRAPHY_GENERATORS, random_homographies, warp_homographies
 from .mnist import ImageDataset, load_fashion_mnist, load_mnist
+from .pairs import DigitPairs, load_digit_pairs
 from .sheets import make_open_sphere, make_s_curve
 from .surfaces import make_sphere, make_swiss_roll, make_torus
 from .tasks import ClassifiedSample, make_circle_task, make_plane_task
@@ -25,17 +29,25 @@ from .tubes import make_linked_rings, make_ring_torus
 from .views import HomographyViews, ShiftViews
 
 __all__ = [
+    "FACE_ATTRIBUTES",
     "HOMOGRAPHY_GENERATORS",
+    "AttributedImages",
     "ClassifiedSample",
+    "DigitPairs",
     "HomographyViews",
     "ImageDataset",
     "ManifoldSample",
     "RenderedImages",
     "ShiftViews",
+    "draw_faces",
+    "face_is_possible",
+    "load_celeba",
+    "load_digit_pairs",
     "load_fashion_mnist",
     "load_mnist",
     "make_circle",
     "make_circle_task",
+    "make_faces",
     "make_linked_rings",
     "make_noisy_circle",
     "make_open_sphere",

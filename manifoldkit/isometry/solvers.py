@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,10 +14,33 @@ from tqdm.auto import tqdm
 from .penalties import Penalty, View
 from .training import batches
 
-__all__ = ["Objective", "isomap_codes", "principal_codes", "regress", "run_adam", "run_lbfgs"]
+__all__ = ["Objective", "Trainable", "isomap_codes", "principal_codes", "regress", "run_adam", "run_lbfgs"]
 
 #: Called after every round or epoch with its record; True ends the training.
 Watcher = Callable[[dict[str, float]], bool]
+
+
+class Trainable(Protocol):
+    """A loss of batches of rows of a tensor, that names its networks and its source of random numbers."""
+
+    @property
+    def encoder(self) -> nn.Module:
+        """Network to codes."""
+        ...
+
+    @property
+    def decoder(self) -> nn.Module:
+        """Network from codes."""
+        ...
+
+    @property
+    def generator(self) -> torch.Generator:
+        """Source of the order of the rows."""
+        ...
+
+    def __call__(self, x: torch.Tensor, /) -> tuple[torch.Tensor, dict[str, float]]:
+        """Loss of a batch, and its parts."""
+        ...
 
 
 class Objective:
@@ -55,7 +78,7 @@ class Objective:
 
 
 def run_adam(
-    objective: Objective,
+    objective: Trainable,
     optimizer: torch.optim.Optimizer,
     x: torch.Tensor,
     *,

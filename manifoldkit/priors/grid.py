@@ -79,6 +79,7 @@ class GridPrior(nn.Module):
     def __init__(self, n_dims: int, levels: Any, sigma: Any, weights: Any = None) -> None:
         super().__init__()
         self.n_dims = check_count(n_dims, "n_dims")
+        self._given = (n_dims, levels, sigma, weights)
         axes = [_ascending(axis) for axis in _per_axis(levels, self.n_dims, "levels")]
         self.n_levels = tuple(len(axis) for axis in axes)
         shares = [np.ones(len(axis)) for axis in axes]
@@ -100,6 +101,9 @@ class GridPrior(nn.Module):
         self.register_buffer("_log_weights", _table([np.log(w / w.sum()) for w in shares], most, -math.inf))
         self.register_buffer("_boundaries", _table([(a[1:] + a[:-1]) / 2 for a in axes], most - 1, math.inf))
         self.register_buffer("_sigma", torch.from_numpy(np.broadcast_to(width, (self.n_dims,)).copy()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._given  # equal priors have equal pickles, by which scikit-learn compares parameters
 
     def extra_repr(self) -> str:
         """Numbers that ``print`` shows."""
@@ -181,7 +185,7 @@ class GridPrior(nn.Module):
             generator = torch.Generator()
             generator.seed()
         options: dict[str, Any] = {"generator": generator, "device": generator.device, "dtype": torch.float64}
-        share = self._log_weights.exp().cumsum(dim=1)[:, :-1].to(generator.device)
+        share = self._log_weights.exp().cumsum(dim=1)[:, :-1].contiguous().to(generator.device)
         last = torch.tensor(self.n_levels, device=generator.device)[:, None] - 1
         index = torch.searchsorted(share, torch.rand((self.n_dims, n), **options)).minimum(last)
         centre = torch.gather(self._levels.to(generator.device), 1, index).T

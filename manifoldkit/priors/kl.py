@@ -95,7 +95,7 @@ def grid_kl(
                 f"{name} must have shape (B, {prior.n_dims}), that of mu {tuple(mu.shape)}, got {tuple(given.shape)}"
             )
         if not torch.isfinite(given).all():
-            raise ValueError(f"{name} holds NaN or infinity: clamp logvar, for example to [-12, 4]")
+            raise ValueError(f"{name} holds NaN or infinity: clamp logvar, to [-12, 4] say, or lower the learning rate")
     if mode == "aggregate" and len(mu) < 2:
         raise ValueError("the aggregate divergence compares the samples of a batch and needs 2 at least, got 1")
     wanted = None if targets is None else matched_levels(targets, prior, len(mu)).to(mu)

@@ -1,0 +1,306 @@
+"""GridVAE: two-digit MNIST with and without labels, drawn faces, cost of the prior and of a step.
+
+    python benchmarks/gridvae.py --out benchmarks/gridvae.md
+
+Every trained network is one line in a file of results (``--work``), and is not trained again; ``--seconds`` ends a call
+early, so that the whole can be done piece by piece. Pairs are of MNIST's training digits for training and of its test
+digits for the scores, which are given for the seeds 0, 1, ... of a table; settings were chosen with seeds 100, 101 on
+other pairs of training digits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import norm, spearmanr
+
+from manifoldkit.datasets import FACE_ATTRIBUTES, draw_faces, face_is_possible, load_digit_pairs, make_faces
+from manifoldkit.priors import GridPrior, GridVAE, axis_accuracy, cell_accuracy, topographic_similarity
+
+LEVELS = [-2.0, -1.0, 0.0, 1.0, 2.0, 3.0]
+RUNS = 4  # a group, of which the loss chooses one
+GROUPS = 10
+HIDDEN = ("male", "smiling")  # attributes that partially guided training does not see
+STYLE = 5  # axes without symbols, for what the attributes of the faces do not say
+
+GUIDED = {"obs_sigma": 1.0, "max_steps": 2500, "learning_rate": 2e-3, "kl": "nearest"}
+ALONE = {
+    "obs_sigma": 0.14, "max_steps": 1500, "learning_rate": 3e-3, "batch_size": 128, "hidden": (128, 128),
+}  # fmt: skip
+HALF = {**ALONE, "obs_sigma": 0.3, "kl": "nearest"}
+FACES = {"obs_sigma": 0.3, "max_steps": 1500, "learning_rate": 2e-3, "kl": "nearest", "hidden": (128, 128)}
+
+Result = dict[str, Any]
+
+
+def digits(split: str, n: int, seed: int, pool: int) -> tuple[np.ndarray, np.ndarray]:
+    pairs = load_digit_pairs(split, n, pool=pool, random_state=seed)
+    return pairs.images, pairs.labels
+
+
+def on_digits(arm: str, seed: int) -> Result:
+    """Train on pairs of digits and read the test pairs."""
+    pool = 2 if arm == "guided" else 4
+    X, labels = digits("train", 30_000, 0, pool)
+    levels: Any = LEVELS
+    settings, attributes = dict(ALONE), None
+    prior, reader = GridPrior(2, LEVELS, 1 / 3), None
+    if arm in ("guided", "half guided"):
+        settings, attributes = dict(GUIDED if arm == "guided" else HALF), labels - 2.0
+        if arm == "half guided":
+            attributes[:, 1] = np.nan
+    elif arm == "VAE":
+        prior, settings["kl"] = GridPrior(2, [0.0], 1.0), "nearest"
+        levels = norm.ppf((np.arange(6) + 0.5) / 6)  # cells that the prior fills about equally
+        reader = GridPrior(2, levels, 1.0)
+    else:
+        settings["kl"] = arm
+    start = time.process_time()
+    model = GridVAE(prior, random_state=seed, **settings).fit(X, attributes=attributes)
+    seconds = time.process_time() - start
+    test, truth = digits("test", 4000, 1, pool)
+    if reader is None:
+        messages = model.message(test)
+    else:
+        messages = reader.nearest(torch.from_numpy(model.transform(test)), return_index=True)[1].numpy()
+    found = axis_accuracy(messages, truth)
+    return {
+        "axis": found.mean,
+        "first": float(found.matrix[0].max()),
+        "second": float(found.matrix[1].max()),
+        "cell": cell_accuracy(messages, truth),
+        "topographic": topographic_similarity(messages, truth, random_state=0),
+        "loss": model.loss_,
+        "seconds": seconds,
+    }
+
+
+def on_faces(arm: str, seed: int) -> Result:
+    """Train on drawn faces and edit those of a test set."""
+    train, test = make_faces(10_000, size=20, random_state=0), make_faces(1000, size=20, random_state=1)
+    a = len(FACE_ATTRIBUTES)
+    attributes = np.full((len(train.images), a + STYLE), np.nan)
+    attributes[:, :a] = train.attributes
+    if arm == "faces, two hidden":
+        attributes[:, [FACE_ATTRIBUTES.index(name) for name in HIDDEN]] = np.nan
+    prior = GridPrior(a + STYLE, [[0.0, 1.0]] * a + [[0.0]] * STYLE, [0.25] * a + [1.0] * STYLE)
+    start = time.process_time()
+    model = GridVAE(prior, random_state=seed, **FACES).fit(train.images, attributes=attributes)
+    seconds = time.process_time() - start
+    messages = model.message(test.images)[:, :a]
+    own = (messages == test.attributes).mean(axis=0)
+    result: Result = {"seconds": seconds, "read": dict(zip(FACE_ATTRIBUTES, own.tolist(), strict=True))}
+    result["edit"] = {name: edits(model, test.attributes, d) for d, name in enumerate(FACE_ATTRIBUTES)}
+    cells = np.array(np.meshgrid(*[[0, 1]] * a, indexing="ij")).reshape(a, -1).T
+    codes = np.concatenate([cells, np.zeros((len(cells), STYLE))], axis=1).astype(np.float64)
+    error = np.sqrt(((model.inverse_transform(codes) - draw_faces(cells, size=20)) ** 2).mean(axis=(1, 2, 3)))
+    possible = face_is_possible(cells)
+    result["possible"], result["impossible"] = float(error[possible].mean()), float(error[~possible].mean())
+    return result
+
+
+def edits(model: GridVAE, attributes: np.ndarray, axis: int) -> dict[str, float]:
+    """How far setting one symbol moves a decoded face along the true change, 1 being all the way.
+
+    Faces are drawn with and without the attribute, all else equal; the first is encoded, and its symbol is flipped.
+    The movement is projected on the true difference. Flips to possible and to impossible faces are told apart.
+    """
+    rng = np.random.default_rng(axis)
+    variation = rng.random((len(attributes), 5))
+    flipped = attributes.copy()
+    flipped[:, axis] = 1 - flipped[:, axis]
+    plain, edited = (draw_faces(rows, variation, size=20) for rows in (attributes, flipped))
+    codes = model.transform(plain).astype(np.float64)
+    moved = codes.copy()
+    moved[:, axis] += flipped[:, axis] - attributes[:, axis]
+    change = (model.inverse_transform(moved) - model.inverse_transform(codes)).reshape(len(codes), -1)
+    true = (edited - plain).reshape(len(codes), -1).astype(np.float64)
+    share = (change * true).sum(axis=1) / (true**2).sum(axis=1)
+    likeness = (change * true).sum(axis=1) / np.sqrt((true**2).sum(axis=1) * (change**2).sum(axis=1))
+    possible = face_is_possible(flipped)
+    return {
+        "share": float(share[possible].mean()),
+        "cosine": float(likeness[possible].mean()),
+        "cosine impossible": float(likeness[~possible].mean()) if (~possible).any() else float("nan"),
+    }
+
+
+def cost(arm: str, seed: int) -> Result:
+    """CPU seconds of the prior against n, and of a training run against that of a plain VAE."""
+    if arm == "cost of the prior":
+        seconds = {}
+        for n in (10, 100, 1000):
+            prior, z = GridPrior(n, LEVELS, 1 / 3), torch.randn(256, n, generator=torch.Generator().manual_seed(seed))
+            prior.log_prob(z)
+            spent = []
+            for _ in range(20):
+                start = time.process_time()
+                for _ in range(max(1, 1000 // n)):
+                    prior.log_prob(z)
+                spent.append((time.process_time() - start) / max(1, 1000 // n))
+            seconds[str(n)] = float(np.median(spent))
+        return {"seconds": seconds}
+    X, labels = digits("train", 2560, 0, 2)
+    plain = GridPrior(2, [0.0], 1.0)
+    grid = GridPrior(2, LEVELS, 1 / 3)
+    arms: dict[str, tuple[GridPrior, str, Any]] = {
+        "plain": (plain, "nearest", None),
+        **{mode: (grid, mode, None) for mode in ("conditional", "aggregate", "nearest")},
+        "guided": (grid, "nearest", labels - 2.0),
+    }
+    spent_by: dict[str, list[float]] = {name: [] for name in arms}
+    for _ in range(7):  # alternating, so that a crowded machine slows all alike
+        for name, (prior, mode, attributes) in arms.items():
+            start = time.process_time()
+            GridVAE(prior, kl=mode, max_steps=50).fit(X, attributes=attributes)
+            spent_by[name].append(time.process_time() - start)
+    return {"seconds": {name: float(np.median(times)) for name, times in spent_by.items()}}
+
+
+#: Arms with the number of their seeds, in the order of their importance.
+ARMS: dict[str, tuple[Callable[[str, int], Result], int]] = {
+    "guided": (on_digits, 5),
+    "cost of the prior": (cost, 3),
+    "cost of a step": (cost, 3),
+    "conditional": (on_digits, RUNS * GROUPS),
+    "VAE": (on_digits, GROUPS),
+    "faces": (on_faces, 3),
+    "faces, two hidden": (on_faces, 3),
+    "half guided": (on_digits, 3),
+    "aggregate": (on_digits, GROUPS),
+    "nearest": (on_digits, GROUPS),
+}
+
+
+def spread(values: list[float], digits: int = 2) -> str:
+    """Mean, least and largest."""
+    return f"{np.mean(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def table_of_digits(results: dict[str, list[Result]]) -> list[str]:
+    lines = [
+        "## Two digits", "",
+        "| training | runs | axis accuracy | cell accuracy | topographic similarity | training loss | CPU s a run |",
+        "|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    rows: list[tuple[str, list[Result]]] = []
+    for arm in ("guided", "conditional", "aggregate", "nearest", "VAE"):
+        runs = results.get(arm, [])
+        rows.append((arm, runs))
+        if arm == "conditional" and len(runs) >= 2 * RUNS:
+            groups = [runs[k : k + RUNS] for k in range(0, len(runs) - RUNS + 1, RUNS)]
+            chosen = [min(group, key=lambda run: run["loss"]) for group in groups]
+            rows.append((f"conditional, best loss of {RUNS}", chosen))
+    for name, runs in rows:
+        if runs:
+            columns = [spread([run[key] for run in runs]) for key in ("axis", "cell", "topographic", "loss", "seconds")]
+            lines.append(f"| {name} | {len(runs)} | " + " | ".join(columns) + " |")
+    lines += ["", "Mean (least to largest). Losses of different trainings cannot be compared.", ""]
+    alone = results.get("conditional", [])
+    if alone:
+        accuracies = ", ".join(f"{run['axis']:.2f}" for run in sorted(alone, key=lambda run: run["axis"]))
+        rank = spearmanr([run["loss"] for run in alone], [run["axis"] for run in alone]).statistic
+        lines += [f"All axis accuracies of conditional training: {accuracies}. Rank correlation of the loss with the "
+                  f"axis accuracy: {rank:.2f}.", ""]  # fmt: skip
+    half = results.get("half guided", [])
+    if half:
+        first, second = (spread([run[key] for run in half]) for key in ("first", "second"))
+        lines += [f"Guided on the first axis only ({len(half)} seeds): axis 1 {first}, axis 2 {second}.", ""]
+    return lines
+
+
+def table_of_faces(results: dict[str, list[Result]]) -> list[str]:
+    arms = [arm for arm in ("faces", "faces, two hidden") if results.get(arm)]
+    if not arms:
+        return []
+    lines = [
+        "## Drawn faces", "",
+        "| training | attribute | read correctly | share of the edit | cosine | cosine, impossible face |",
+        "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for arm in arms:
+        for name in FACE_ATTRIBUTES:
+            runs = results[arm]
+            edit = [run["edit"][name] for run in runs]
+            hidden = arm != "faces" and name in HIDDEN
+            away = [entry["cosine impossible"] for entry in edit]
+            cells = [spread([run["read"][name] for run in runs])]
+            cells += [spread([entry[key] for entry in edit]) for key in ("share", "cosine")]
+            cells.append("-" if np.isnan(away).any() else spread(away))
+            lines.append(f"| {arm} | {name}{' (hidden)' if hidden else ''} | " + " | ".join(cells) + " |")
+    lines += [""]
+    for arm in arms:
+        parts = [spread([run[key] for run in results[arm]], 3) for key in ("possible", "impossible")]
+        lines += [f"{arm}: root mean square error of decoded cells against the drawn face, possible combinations "
+                  f"{parts[0]}, impossible ones {parts[1]}.", ""]  # fmt: skip
+    return lines
+
+
+def table_of_costs(results: dict[str, list[Result]]) -> list[str]:
+    lines: list[str] = []
+    if results.get("cost of the prior"):
+        lines += [
+            "## Cost",
+            "",
+            "`GridPrior.log_prob` of 256 codes, 6 levels, one thread: CPU microseconds an axis",
+            "",
+        ]
+        lines += ["| n = 10 | 100 | 1000 |", "|---|---|---|"]
+        columns = [
+            [1e6 * run["seconds"][n] / int(n) for run in results["cost of the prior"]] for n in ("10", "100", "1000")
+        ]
+        lines += ["| " + " | ".join(spread(column, 1) for column in columns) + " |", ""]
+    runs = results.get("cost of a step", [])
+    if runs:
+        names = [name for name in runs[0]["seconds"] if name != "plain"]
+        lines += ["CPU time of training (50 steps) against that of a plain VAE of the same networks, same batches:", ""]
+        lines += ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+        ratios = [[run["seconds"][name] / run["seconds"]["plain"] for run in runs] for name in names]
+        lines += ["| " + " | ".join(spread(ratio) for ratio in ratios) + " |", ""]
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="GridVAE: accuracy of symbols, faces, cost.")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/gridvae.md"), help="where the tables go")
+    parser.add_argument("--work", type=Path, default=Path("out/gridvae.jsonl"), help="results, one line a run")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no run after so long")
+    parser.add_argument("--only", nargs="*", choices=list(ARMS), default=list(ARMS))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    options.work.parent.mkdir(parents=True, exist_ok=True)
+    lines = options.work.read_text().splitlines() if options.work.exists() else []
+    done = {(entry["arm"], entry["seed"]): entry["result"] for entry in map(json.loads, lines)}
+    start = time.monotonic()
+    for arm in options.only:
+        function, count = ARMS[arm]
+        for seed in range(count):
+            if (arm, seed) in done or time.monotonic() - start > options.seconds:
+                continue
+            done[arm, seed] = function(arm, seed)
+            with options.work.open("a") as stream:
+                stream.write(json.dumps({"arm": arm, "seed": seed, "result": done[arm, seed]}) + "\n")
+    results: dict[str, list[Result]] = {}
+    for arm, (_, count) in ARMS.items():
+        results[arm] = [done[arm, seed] for seed in range(count) if (arm, seed) in done]
+    text = [
+        "# GridVAE", "",
+        "`python benchmarks/gridvae.py --out benchmarks/gridvae.md`; seeds 0, 1, ..., all that were run; one thread, "
+        f"Python {platform.python_version()}, torch {torch.__version__}.", "",
+        f"Settings: guided {GUIDED}, 14 x 28 pixels; without labels {ALONE}, 7 x 14 pixels; guided on one axis {HALF}, "
+        f"7 x 14 pixels; faces {FACES}, 20 x 20 pixels.", "",
+        *table_of_digits(results), *table_of_faces(results), *table_of_costs(results),
+    ]  # fmt: skip
+    options.out.write_text("\n".join(text).rstrip() + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""Attacks on the codes of a GridVAE, inside a cell or across cells, and what they changed, in symbols."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from manifoldkit._arrays import flatten
+from manifoldkit.attacks.constraints import Constraint
+from manifoldkit.attacks.pullback import LatentPGD
+from manifoldkit.attacks.result import AttackResult
+
+__all__ = ["CellPGD", "SymbolChanges", "symbol_changes"]
+
+_MARGIN = 1e-3  # of sigma, from the edges of cells, so that an adversary that is read again has its symbols
+
+
+class CellPGD(LatentPGD):
+    r"""PGD on the codes of a GridVAE: on-manifold adversaries with the same symbols, or with others.
+
+    .. math:: \max_\zeta L(f(\mathrm{dec}(z + \zeta)), y), \quad \|\zeta\| \leq \epsilon,
+              \quad z + \zeta \in \text{cell}(z)
+
+    The walk starts at the refined code z of an image, that of the nearest point of the manifold of the decoder. With
+    `confined` it stays in the cell of z, a thousandth of sigma away from the edges, so that the adversary is, in the
+    language of the GridVAE, the same thing; what it exploits is variation within the symbols. Otherwise it may cross
+    to other cells, and :func:`symbol_changes` tells which.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Maps images (B, ...) to logits (B, K).
+    vae : GridVAE
+        Fitted on such images.
+    eps : float or array of shape (B,), default=1.0
+        Radius of the ball of codes, in the units of the levels.
+    confined : bool, default=True
+        Whether codes stay in their cells.
+    **options
+        As of :class:`LatentPGD`, but `box`.
+
+    Raises
+    ------
+    TypeError
+        If `vae` is no fitted GridVAE, or an argument has the wrong type.
+    ValueError
+        As :class:`PGD`.
+
+    Examples
+    --------
+    >>> from manifoldkit.priors import GridPrior, GridVAE
+    >>> X = torch.rand(200, 3, generator=torch.Generator().manual_seed(0))
+    >>> vae = GridVAE(GridPrior(1, [0.0, 1.0], 0.25), hidden=(16,), max_steps=50).fit(X, attributes=X[:, :1].round())
+    >>> model = torch.nn.Linear(3, 2)
+    >>> result = CellPGD(model, vae, eps=2.0).run(X[:8], model(X[:8]).argmax(dim=1))
+    >>> symbol_changes(result, vae, X[:8]).changed.any()
+    np.False_
+    """
+
+    def __init__(
+        self, model: torch.nn.Module, vae: Any, eps: Any = 1.0, *, confined: bool = True, **options: Any
+    ) -> None:
+        _check(vae)
+        super().__init__(model, vae.decoder_, vae.encoder_, eps, **options)
+        self.vae, self.confined = vae, bool(confined)
+
+    def _bind(
+        self,
+        images: torch.Tensor,
+        eps: torch.Tensor | None,
+        manifold_labels: torch.Tensor | None,
+        generator: torch.Generator,
+    ) -> Constraint:
+        pullback: Any = super()._bind(images, eps, manifold_labels, generator)
+        if self.confined:
+            codes = pullback.ball.start()
+            margin = _MARGIN * self.vae.prior.sigma.to(codes)
+            lower, upper = self.vae.prior.cell_bounds(codes)
+            pullback.ball = _InCell(
+                pullback.ball, torch.minimum(lower + margin, codes), torch.maximum(upper - margin, codes)
+            )
+        return pullback
+
+    def _encode(self, images: torch.Tensor) -> torch.Tensor:
+        return _refined(self.vae, images)
+
+
+class _InCell(Constraint):
+    """A ball of codes, cut off at the edges of cells; row i of the edges belongs to sample i.
+
+    Clamping towards a box that holds the centre only shortens a change, so that the ball is kept as well.
+    """
+
+    def __init__(self, ball: Constraint, lower: torch.Tensor, upper: torch.Tensor) -> None:
+        self.ball, self.lower, self.upper = ball, lower, upper
+
+    def start(self) -> torch.Tensor:
+        return self.ball.start()
+
+    def random_start(self, generator: torch.Generator) -> torch.Tensor:
+        return self._inside(self.ball.random_start(generator))
+
+    def direction(self, x: torch.Tensor, gradient: torch.Tensor | None) -> torch.Tensor:
+        return self.ball.direction(x, gradient)
+
+    def project(self, x: torch.Tensor) -> torch.Tensor:
+        return self._inside(self.ball.project(x))
+
+    def select(self, keep: torch.Tensor) -> None:
+        self.ball.select(keep)
+        self.lower, self.upper = self.lower[keep], self.upper[keep]
+
+    def _inside(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.minimum(torch.maximum(x, self.lower), self.upper)
+
+
+@dataclass(frozen=True, eq=False)
+class SymbolChanges:
+    """What an attack changed, in symbols.
+
+    Attributes
+    ----------
+    before, after : (B, n) int64 array
+        Messages of the images and of the adversaries.
+    codes_before, codes_after : (B, n) float64 array
+        Their refined codes.
+    success : (B,) bool array
+        Of the attack.
+    names : tuple of n str
+        Of the axes.
+    """
+
+    before: NDArray[np.int64]
+    after: NDArray[np.int64]
+    codes_before: NDArray[np.float64]
+    codes_after: NDArray[np.float64]
+    success: NDArray[np.bool_]
+    names: tuple[str, ...]
+
+    @property
+    def changed(self) -> NDArray[np.bool_]:
+        """Which symbols differ, (B, n)."""
+        return self.before != self.after
+
+    def rates(self) -> dict[str, float]:
+        """Share of the successful adversaries in which each symbol differs, NaN if there are none."""
+        shares = self.changed[self.success].mean(axis=0) if self.success.any() else np.full(len(self.names), np.nan)
+        return dict(zip(self.names, shares.tolist(), strict=True))
+
+    def summary(self, sample: int) -> str:
+        """One line that says what became of a sample."""
+        moves = [
+            f"{self.names[d]}: {self.before[sample, d]} -> {self.after[sample, d]}"
+            for d in np.flatnonzero(self.changed[sample])
+        ]
+        outcome = "broken" if self.success[sample] else "not broken"
+        return f"{outcome}; " + (", ".join(moves) if moves else "same symbols")
+
+
+def symbol_changes(result: AttackResult, vae: Any, images: Any, *, names: Any = None) -> SymbolChanges:
+    """Read images and their adversaries in the symbols of a GridVAE, through their refined codes.
+
+    Parameters
+    ----------
+    result : AttackResult
+        Of any attack on `images`; adversaries off the manifold are read at their projections.
+    vae : GridVAE
+        Fitted on such images.
+    images : array or tensor (B, ...)
+        Those attacked.
+    names : sequence of n str, optional
+        Of the axes, "axis 0" and so on by default.
+
+    Returns
+    -------
+    SymbolChanges
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `vae` is no fitted GridVAE, or shapes do not fit.
+    """
+    _check(vae)
+    n = vae.prior.n_dims
+    labels = tuple(f"axis {d}" for d in range(n)) if names is None else tuple(names)
+    if len(labels) != n:
+        raise ValueError(f"names must have {n} members, one for each axis, got {len(labels)}")
+    ends = [torch.as_tensor(part).detach() for part in (images, result.adversarial)]
+    if ends[0].shape != ends[1].shape:
+        raise ValueError(
+            f"images must have shape {tuple(ends[1].shape)}, as the adversaries, got {tuple(ends[0].shape)}"
+        )
+    codes = [vae.manifold.encode(end).cpu() for end in ends]
+    messages = [vae.prior.nearest(code, return_index=True)[1].numpy() for code in codes]
+    success = torch.as_tensor(result.success).cpu().numpy()
+    return SymbolChanges(
+        messages[0], messages[1], codes[0].double().numpy(), codes[1].double().numpy(), success, labels
+    )
+
+
+def _refined(vae: Any, images: torch.Tensor) -> torch.Tensor:
+    """Codes (B, n) of the nearest points of the decoder's manifold."""
+    flat = flatten(images, vae.sample_shape_, "images")
+    codes: torch.Tensor = vae.manifold.encode(flat.reshape(-1, *vae.sample_shape_))
+    return codes
+
+
+def _check(vae: Any) -> None:
+    missing = [name for name in ("encoder_", "decoder_", "prior", "manifold") if not hasattr(vae, name)]
+    if missing or not hasattr(vae.prior, "cell_bounds"):
+        raise TypeError(f"vae must be a fitted GridVAE, got {type(vae).__name__}: call fit first")

@@ -1,0 +1,308 @@
+"""`GridVAE`: codes whose axes are discrete symbols, with continuous variation inside a cell."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import nn
+
+from .._arrays import as_tensor, flatten, like
+from .._modules import evaluating
+from ..datasets._validation import check_count, check_real
+from ..geometry.coded import CodedManifold
+from ..isometry.networks import MLP, initialise
+from ..isometry.solvers import run_adam
+from ..isometry.training import batches
+from .grid import GridPrior
+from .kl import KL_MODES, matched_levels
+from .objective import EvidenceLoss, GaussianEncoder, ShapedDecoder
+
+__all__ = ["GridVAE"]
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class GridVAE(CodedManifold):
+    r"""Variational autoencoder whose prior is a mixture of Gaussians on a grid.
+
+    .. math:: L = \frac1n \sum_i E_{q(z \mid x_i)} \frac{|x_i - f(z)|^2}{2 \sigma_x^2}
+                  + \beta\, KL(q(z \mid x_i) \,\|\, p(z))
+
+    Each axis of the codes becomes a symbol (:meth:`message`): a cell of the grid is a combination of symbols, and
+    inside a cell codes vary continuously. Without attributes, which symbol stands for what depends on the random
+    start; with them (`attributes` of :meth:`fit`) the cells are given. Trained, it is a manifold as well
+    (:class:`~manifoldkit.geometry.DecoderManifold`): samples are projected through refined codes, and attacks can be
+    kept in a cell or cross to others (:class:`~manifoldkit.attacks.CellPGD`).
+
+    Parameters
+    ----------
+    prior : GridPrior
+        ``GridPrior(n, [0.0], 1.0)`` with ``kl="nearest"`` makes it the usual variational autoencoder.
+    encoder, decoder : torch.nn.Module, optional
+        Networks (B, *shape) -> (B, 2n), means and then logarithms of variances, and (B, n) -> (B, *shape), of which
+        copies are trained; perceptrons with layers `hidden` and ReLU by default.
+    hidden : sequence of int, default=(256, 256)
+        Widths of the encoder's layers; the decoder's are the reverse.
+    kl : {"conditional", "aggregate", "nearest"}, default="conditional"
+        Of :func:`grid_kl`.
+    beta : float or callable, default=1.0
+        Weight of the divergence; a function of the progress, from 0 to 1, is a schedule, such as
+        :func:`~manifoldkit.isometry.annealed`.
+    obs_sigma : float, default=0.25
+        :math:`\sigma_x`, standard deviation of the decoder's Gaussian, in the units of the samples. It says how much
+        of the variation is noise, and decides what the symbols stand for: a small one makes them tell apart what is
+        large in squared error, be it meant or not.
+    batch_size : int, default=256
+        Most samples of a step; all batches of an epoch are about equally large.
+    max_steps : int, default=3000
+        Gradient steps, rounded up to whole epochs.
+    learning_rate : float, default=1e-3
+        Of Adam, from where it falls to zero as a cosine.
+    n_init : int, default=1
+        Runs from different random starts, of which the one with the least loss over the training samples is kept. No
+        labels are looked at. The first begins at the weights of `encoder` and `decoder`, where given.
+    dtype : {"float32", "float64"}, default="float32"
+        In which the networks compute.
+    random_state : int, RandomState or None, default=0
+        Source of weights, batches and draws.
+    progress : bool, default=False
+        Show a progress bar for each run.
+
+    Attributes
+    ----------
+    encoder_, decoder_ : torch.nn.Module
+        Trained networks; ``encoder_(x)`` are means, ``encoder_.gaussian(x)`` means and logarithms of variances.
+    losses_ : list of float
+        Final loss of every run.
+    loss_ : float
+        The least of them.
+    history_ : list of dict
+        Loss, reconstruction error and divergence after every epoch of the run that is kept.
+    n_iter_ : int
+        Its epochs.
+    sample_shape_ : tuple of int
+    n_features_in_ : int
+
+    Raises
+    ------
+    TypeError, ValueError
+        If parameters are out of range, samples are not finite, networks do not fit prior or samples, attributes are
+        no levels, or the loss becomes NaN.
+
+    Notes
+    -----
+    Source: [1]_, equations (24) to (28). There the networks are four-layer ResNets, and sigma_x is not stated.
+
+    References
+    ----------
+    .. [1] Tu et al., "Probabilistic and semantic descriptions of image manifolds and their applications", Frontiers in
+       Computer Science 5, 2023.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from manifoldkit.priors import GridPrior, GridVAE
+    >>> rng = np.random.default_rng(0)
+    >>> symbols = rng.integers(3, size=(500, 2))
+    >>> X = symbols @ rng.normal(size=(2, 5)) + 0.05 * rng.normal(size=(500, 5))
+    >>> prior = GridPrior(2, levels=[0.0, 1.0, 2.0], sigma=0.2)
+    >>> model = GridVAE(prior, hidden=(32,), obs_sigma=0.3, max_steps=300, learning_rate=0.01)
+    >>> model = model.fit(X, attributes=symbols)
+    >>> float((model.message(X) == symbols).mean())
+    1.0
+    """
+
+    encoder_: GaussianEncoder
+    decoder_: ShapedDecoder
+    history_: list[dict[str, float]]
+
+    def __init__(
+        self,
+        prior: GridPrior,
+        *,
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
+        hidden: Sequence[int] = (256, 256),
+        kl: str = "conditional",
+        beta: float | Callable[[float], float] = 1.0,
+        obs_sigma: float = 0.25,
+        batch_size: int = 256,
+        max_steps: int = 3000,
+        learning_rate: float = 1e-3,
+        n_init: int = 1,
+        dtype: str = "float32",
+        random_state: Any = 0,
+        progress: bool = False,
+    ) -> None:
+        self.prior = prior
+        self.encoder = encoder
+        self.decoder = decoder
+        self.hidden = hidden
+        self.kl = kl
+        self.beta = beta
+        self.obs_sigma = obs_sigma
+        self.batch_size = batch_size
+        self.max_steps = max_steps
+        self.learning_rate = learning_rate
+        self.n_init = n_init
+        self.dtype = dtype
+        self.random_state = random_state
+        self.progress = progress
+
+    def fit(self, X: Any, y: Any = None, *, attributes: Any = None) -> GridVAE:
+        """Train on samples (n, *shape), numpy or torch.
+
+        Parameters
+        ----------
+        X : array or tensor (n, *shape)
+        y : None
+            Ignored.
+        attributes : array or tensor (n, n_dims), optional
+            Levels of the prior that samples have on the axes, NaN where unknown.
+        """
+        rows, x = self._samples(X)
+        self._check()
+        x = x.to(_DTYPES[self.dtype])
+        targets = None
+        if attributes is not None:
+            targets = matched_levels(attributes, self.prior, len(x), "attributes").to(x)
+        size = -(-len(x) // -(-len(x) // min(self.batch_size, len(x))))
+        if self.kl == "aggregate" and 1 in (size, len(x) % size):
+            raise ValueError(
+                f"kl='aggregate' compares the samples of a batch, and batch_size={self.batch_size} leaves a batch of "
+                f"one of the {len(x)} samples: take a larger batch_size"
+            )
+        draws = check_random_state(self.random_state)
+        losses: list[float] = []
+        for run in range(self.n_init):
+            generator = torch.Generator().manual_seed(int(draws.randint(2**31 - 1)))
+            objective, history = self._train(x, targets, size, generator, fresh=run > 0)
+            losses.append(self._final(objective, size))
+            if losses[-1] == min(losses):
+                best, record = objective, history
+        validate_data(self, rows, skip_check_array=True)
+        self.encoder_, self.decoder_ = best.encoder, best.decoder
+        self.losses_, self.loss_, self.history_ = losses, min(losses), record
+        self.sample_shape_, self._n_features_out = tuple(x.shape[1:]), self.prior.n_dims
+        return self
+
+    def message(self, X: Any) -> Any:
+        """Symbols (B, n) of samples: on each axis the number, from 0, of the level nearest to the code; int64.
+
+        The encoder is the sender of a language whose vocabulary on axis d are the levels of that axis.
+        """
+        x = self._query(X)
+        index = self.prior.nearest(self._run(self.encoder_, x), return_index=True)[1]
+        return index.to(X.device) if isinstance(X, torch.Tensor) else index.cpu().numpy()
+
+    def traverse(self, Z: Any, dim: int, values: Any) -> Any:
+        """Samples (B, V, *shape) of codes (B, n) whose entry `dim` takes the V values in turn."""
+        check_is_fitted(self)
+        codes = flatten(as_tensor(Z, "Z"), (self._n_features_out,), "Z")
+        line = as_tensor(values, "values").to(codes.device)
+        if line.ndim != 1 or len(line) == 0:
+            raise ValueError(f"values must be a sequence of one number at least, got shape {tuple(line.shape)}")
+        axis = check_count(dim, "dim", 0)
+        if axis >= codes.shape[1]:
+            raise ValueError(f"dim must be below {codes.shape[1]}, the number of axes, got {axis}")
+        along = codes[:, None].repeat(1, len(line), 1)
+        along[:, :, axis] = line
+        images = self._run(self.decoder_, along.flatten(0, 1))
+        return like(images.reshape(len(codes), len(line), *self.sample_shape_), Z)
+
+    def sample(self, n: int, random_state: Any = None) -> Any:
+        """Samples (n, *shape), float64 array: the decoder's means at codes drawn from the prior."""
+        check_is_fitted(self)
+        seed = int(check_random_state(random_state).randint(2**31 - 1))
+        codes = self.prior.sample(n, torch.Generator().manual_seed(seed))
+        return self._run(self.decoder_, codes).double().cpu().numpy()
+
+    @property
+    def n_iter_(self) -> int:
+        """Epochs of the run that is kept."""
+        check_is_fitted(self, "history_")
+        return len(self.history_)
+
+    def _train(
+        self, x: torch.Tensor, targets: torch.Tensor | None, size: int, generator: torch.Generator, *, fresh: bool
+    ) -> tuple[EvidenceLoss, list[dict[str, float]]]:
+        """One run from one random start."""
+        encoder, decoder = self._networks(x, generator, fresh)
+        home = next(decoder.parameters()).device
+        objective = EvidenceLoss(
+            encoder, decoder, self.prior, self.kl, self.beta if callable(self.beta) else lambda _: float(self.beta),  # type: ignore[arg-type]
+            self.obs_sigma, x.to(home), None if targets is None else targets.to(home), generator,
+        )  # fmt: skip
+        epochs = -(-self.max_steps // -(-len(x) // size))
+        objective.last = epochs * -(-len(x) // size)
+        history: list[dict[str, float]] = []
+
+        def watch(entry: dict[str, float]) -> bool:
+            history.append(entry)
+            return False
+
+        with evaluating(encoder, decoder):
+            run_adam(
+                objective, torch.optim.Adam(objective.parameters(), lr=self.learning_rate),
+                torch.arange(len(x), device=home), epochs=epochs, batch_size=size,
+                watcher=watch, progress=self.progress,
+            )  # fmt: skip
+        for parameter in objective.parameters():
+            parameter.grad = None
+        return objective, history
+
+    def _networks(
+        self, x: torch.Tensor, generator: torch.Generator, fresh: bool
+    ) -> tuple[GaussianEncoder, ShapedDecoder]:
+        n, entries = self.prior.n_dims, x[0].numel()
+        encoder: nn.Module
+        decoder: nn.Module
+        if self.encoder is None:
+            encoder = MLP([entries, *self.hidden, 2 * n], nn.ReLU, generator=generator)
+        else:
+            encoder = copy.deepcopy(self.encoder)
+        if self.decoder is None:
+            decoder = MLP([n, *reversed(self.hidden), entries], nn.ReLU, generator=generator)
+        else:
+            decoder = copy.deepcopy(self.decoder)
+        if fresh:
+            for given, network in ((self.encoder, encoder), (self.decoder, decoder)):
+                if given is not None:
+                    initialise(network, generator)
+        sender = GaussianEncoder(encoder, n).to(x.dtype).eval()
+        receiver = ShapedDecoder(decoder, tuple(x.shape[1:])).to(x.dtype).eval()
+        with torch.no_grad():  # networks that do not fit are refused before the work begins
+            receiver(sender(x[:2].to(next(encoder.parameters()).device)))
+        return sender, receiver
+
+    def _final(self, objective: EvidenceLoss, size: int) -> float:
+        """Loss over all samples with the same batches and draws for every run."""
+        mine = objective.generator
+        objective.generator = torch.Generator().manual_seed(0)
+        with evaluating(objective.encoder, objective.decoder):
+            loss = objective.evaluate(list(batches(len(objective.x), size, objective.generator)))
+        objective.generator = mine
+        return loss
+
+    def _check(self) -> None:
+        if not isinstance(self.prior, GridPrior):
+            raise TypeError(f"prior must be a GridPrior, got {type(self.prior).__name__}")
+        for name in ("encoder", "decoder"):
+            network = getattr(self, name)
+            if not (network is None or isinstance(network, nn.Module)):
+                raise TypeError(f"{name} must be a torch.nn.Module or None, got {network!r}")
+        if self.kl not in KL_MODES:
+            raise ValueError(f"kl must be one of {KL_MODES}, got {self.kl!r}")
+        if self.dtype not in _DTYPES:
+            raise ValueError(f"dtype must be 'float32' or 'float64', got {self.dtype!r}")
+        if not callable(self.beta):
+            check_real(self.beta, "beta", 0.0)
+        for name in ("obs_sigma", "learning_rate"):
+            check_real(getattr(self, name), name, 0.0, open_low=True)
+        for name in ("batch_size", "max_steps", "n_init"):
+            check_count(getattr(self, name), name)
