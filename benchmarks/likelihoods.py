@@ -140,10 +140,10 @@ def main() -> None:
         "# Likelihoods and samples of a diffusion model of the plane Swiss roll", "",
         "    python benchmarks/likelihoods.py --out benchmarks/likelihoods.md", "",
         f"{args.seeds} seeds (0 to {args.seeds - 1}); {args.steps} updates; 1,000 fresh points of each set, "
-        f"{args.rounds} paths a point; variance \"beta\" and stride 1 where nothing else is said. Densities are of the "
+        f'{args.rounds} paths a point; variance "beta" and stride 1 where nothing else is said. Densities are of the '
         "plane, log10. A distance to h = 1 is that between the ends from the same start, mean over 1,000; RK4 calls "
-        "the network four times a step (and once more for each half-integer time), so RK4 at h = 20 costs about as much as "
-        f"DDIM at h = 5. {platform.machine()}, {os.cpu_count()} cores.", "",
+        "the network four times a step (and once more for each half-integer time), so RK4 at h = 20 costs about as "
+        f"much as DDIM at h = 5. {platform.machine()}, {os.cpu_count()} cores.", "",
         "| | mean ± SD | seed by seed |", "|---|---|---|", *rows,
     ]  # fmt: skip
     text = "\n".join(lines) + "\n"

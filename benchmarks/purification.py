@@ -252,10 +252,10 @@ def main() -> None:
         "    python benchmarks/purification.py --out benchmarks/purification.md", "",
         f"Accuracy in per cent on sklearn's digits, {args.seeds} seeds (0 to {args.seeds - 1}), {platform.machine()}, "
         f"{os.cpu_count()} cores. Attacks: 256 steps of 4/255 on the first and the last column. Purifier: 256 steps of "
-        "1/255 over the whole image, one code drawn a step, no bound but [0, 1]. Attacks that know the purifier work on "
-        "one of 32 steps of 8/255 and are judged by the true one: \"straight through\" takes its derivative for the "
-        "identity, \"unrolled\" differentiates soft steps (both 60 steps of 8/255, mean codes), \"random search\" "
-        f"repaints the PGD patch ({QUERIES} queries, codes drawn); \"usual looking\" adds w times the ELBO to the margin.",
+        "1/255 over the whole image, one code drawn a step, no bound but [0, 1]. Attacks that know the purifier work "
+        'on one of 32 steps of 8/255 and are judged by the true one: "straight through" takes its derivative for the '
+        'identity, "unrolled" differentiates soft steps (both 60 steps of 8/255, mean codes), "random search" repaints '
+        f'the PGD patch ({QUERIES} queries, codes drawn); "usual looking" adds w times the ELBO to the margin.',
         *tables,
     ]  # fmt: skip
     text = "\n".join(lines) + "\n"

@@ -52,11 +52,10 @@ def draw_images(vae: VAEClassifier, stages: dict[str, Tensor], labels: Tensor, a
     n = axes.shape[1]
     with torch.no_grad():
         seen = torch.cat([vae(images[:n]).argmax(1) for images in stages.values()])
-    truth = labels[:n].repeat(len(stages))
+    colors = [RIGHT if right else WRONG for right in seen == labels[:n].repeat(len(stages))]
     plot_images(
         torch.cat([images[:n] for images in stages.values()]), rows=len(stages), axes=axes,
-        titles=[f"sees {int(s)}" for s in seen], title_colors=[RIGHT if s == t else WRONG for s, t in zip(seen, truth, strict=True)],
-        row_labels=list(stages),
+        titles=[f"sees {int(s)}" for s in seen], title_colors=colors, row_labels=list(stages),
     )  # fmt: skip
 
 

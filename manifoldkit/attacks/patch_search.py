@@ -96,6 +96,7 @@ class PatchSearch(PatchPGD):
         return constraint
 
     def _rule(self, alpha: torch.Tensor, like: torch.Tensor) -> StepRule:
+        assert self.generator is not None
         return _SearchSteps(alpha, like, self.steps, self.bounds or (0.0, 1.0), self.generator)
 
 

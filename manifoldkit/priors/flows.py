@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
 
 __all__ = ["from_normal", "to_normal"]
 
 
-def to_normal(flow: nn.Module, y: torch.Tensor, condition: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+def to_normal(flow: Any, y: torch.Tensor, condition: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     """Codes z (B, d) that are standard normal under the flow, and log |det dz/dy| (B,), of y (B, d).
 
     Parameters
@@ -33,7 +32,7 @@ def to_normal(flow: nn.Module, y: torch.Tensor, condition: torch.Tensor | None) 
     return z, log_det.to(z)  # normflows adds up determinants in torch's default dtype
 
 
-def from_normal(flow: nn.Module, z: torch.Tensor, condition: torch.Tensor | None) -> torch.Tensor:
+def from_normal(flow: Any, z: torch.Tensor, condition: torch.Tensor | None) -> torch.Tensor:
     """The inverse of :func:`to_normal`: y (B, d) of z (B, d)."""
     if hasattr(flow, "inverse_and_log_det"):
         answer = flow.forward(z) if condition is None else flow.forward(z, condition)

@@ -53,7 +53,7 @@ class NoiseSchedule:
     --------
     >>> schedule = NoiseSchedule.linear(100, 1e-4, 0.1)
     >>> schedule, round(float(schedule.abar[-1]), 4)
-    (NoiseSchedule(n_steps=100), 0.0059)
+    (NoiseSchedule(n_steps=100), 0.0056)
     """
 
     def __init__(self, abar: Any) -> None:
