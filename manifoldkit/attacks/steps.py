@@ -116,8 +116,8 @@ class MomentumSteps(FixedSteps):
         self.sum = self.sum[keep]
 
 
-class NesterovSteps(FixedSteps):
-    r"""Fixed steps along a sum of gradients, each taken where the sum so far would lead.
+class NesterovSteps(MomentumSteps):
+    r"""Steps along a sum of gradients, each taken where the sum so far would lead.
 
     .. math:: g \leftarrow \mu g + \frac{\nabla L(\tilde x)}{|\nabla L(\tilde x)|_1}, \qquad
               \tilde x = \Pi(x + \alpha \mu g), \qquad x \leftarrow \Pi(x + \alpha d(g))
@@ -130,33 +130,11 @@ class NesterovSteps(FixedSteps):
        attacks", ICLR 2020.
     """
 
-    memoryless = False
     looks_ahead = True
 
-    def __init__(self, alpha: torch.Tensor, like: torch.Tensor, decay: float) -> None:
-        super().__init__(alpha, like)
-        self.decay = decay
-        self.sum = torch.zeros_like(like)
-
     def ahead(self, constraint: Constraint, x: torch.Tensor) -> torch.Tensor:
-        return constraint.project(x + self.alpha * self.decay * self.sum)
-
-    def advance(
-        self,
-        constraint: Constraint,
-        x: torch.Tensor,
-        gradient: torch.Tensor | None,
-        objective: torch.Tensor,
-        value: Callable[[torch.Tensor], torch.Tensor],
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        assert gradient is not None
-        size = gradient.flatten(1).abs().sum(dim=1).clamp_min(torch.finfo(gradient.dtype).tiny)
-        self.sum = self.decay * self.sum + gradient / column(size, gradient)
-        return super().advance(constraint, x, self.sum, objective, value)
-
-    def select(self, keep: torch.Tensor) -> None:
-        super().select(keep)
-        self.sum = self.sum[keep]
+        # the sum is one of gradients divided by their mean entry, which is their length over the number of entries
+        return constraint.project(x + self.alpha * self.decay * self.sum / x[0].numel())
 
 
 class AdaptiveSteps(StepRule):

@@ -17,7 +17,7 @@ from ..attacks.constraints import L2Ball, LinfBall
 from ..attacks.loop import walk
 from ..attacks.patch import Masked, read_mask
 from ..attacks.steps import FixedSteps
-from ..priors._random import fresh
+from ..isometry.training import fresh
 
 __all__ = ["Score", "purify"]
 

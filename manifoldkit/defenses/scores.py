@@ -9,7 +9,7 @@ from torch import nn
 
 from ..geometry.protocol import Manifold
 from ..isometry._input import check_size
-from ..priors._random import fresh
+from ..isometry.training import fresh
 from ..priors.diffusion import diffusion_log_prob
 from ..priors.noise_networks import NoiseNetwork
 from ..priors.schedule import NoiseSchedule

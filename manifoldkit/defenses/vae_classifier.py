@@ -8,10 +8,12 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 from torch.nn import functional
-from tqdm.auto import tqdm
 
+from .._modules import evaluating
 from ..isometry._input import cell_ids, check_size, finite_samples
-from ..priors._random import fresh, normal
+from ..isometry.training import fresh
+from ..priors._random import normal
+from ..priors._training import minimise
 
 __all__ = ["Prior", "VAEClassifier", "train_vae_classifier"]
 
@@ -196,29 +198,23 @@ def train_vae_classifier(
     >>> bool(losses[-50:].mean() < losses[0])
     True
     """
-    steps, batch_size = check_size(steps, "steps"), check_size(batch_size, "batch_size")
-    if not lr > 0:
-        raise ValueError(f"lr must be positive, got {lr!r}")
     if not lam >= 0:
         raise ValueError(f"lam must not be negative, got {lam!r}")
     generator = fresh(generator)
     data = finite_samples(X, "X").to(next(vae.parameters()))
     labels = cell_ids(y, len(data), "y", data.device)
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(vae):
         n_classes = vae(data[:1]).shape[1]
     if int(labels.min()) < 0 or int(labels.max()) >= n_classes:
         raise ValueError(
             f"y must lie in 0..{n_classes - 1}, the classes of the head, got {int(labels.min())}..{int(labels.max())}"
         )
-    optimizer = torch.optim.Adam(vae.parameters(), lr)
-    losses = torch.empty(steps)
-    with torch.enable_grad():
-        for step in tqdm(range(steps), desc="VAE-classifier", disable=not progress):
-            rows = torch.randint(len(data), (batch_size,), generator=generator, device=generator.device).to(data.device)
-            loss = vae.loss(data[rows], labels[rows], lam, generator)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses[step] = loss.detach()
-    optimizer.zero_grad()
-    return losses
+
+    def loss(rows: torch.Tensor) -> torch.Tensor:
+        chosen = rows.to(data.device)
+        return vae.loss(data[chosen], labels[chosen], lam, generator)
+
+    return minimise(
+        loss, vae.parameters(), len(data), steps=steps, batch_size=batch_size, lr=lr, generator=generator,
+        progress=progress, name="VAE-classifier",
+    )  # fmt: skip

@@ -3,24 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
-__all__ = ["fresh", "normal", "normal_like"]
-
-
-def fresh(generator: Any) -> torch.Generator:
-    """`generator` itself; for None a new one, seeded by the operating system."""
-    if generator is None:
-        generator = torch.Generator()
-        generator.seed()
-    if not isinstance(generator, torch.Generator):
-        raise TypeError(
-            f"generator must be a torch.Generator or None, got {type(generator).__name__}: "
-            "use torch.Generator().manual_seed(seed)"
-        )
-    return generator
+__all__ = ["normal", "normal_like"]
 
 
 def normal(shape: Sequence[int], like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

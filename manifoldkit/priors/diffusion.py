@@ -12,7 +12,8 @@ from tqdm.auto import tqdm
 
 from .._modules import evaluating
 from ..isometry._input import check_size, flat
-from ._random import fresh, normal_like
+from ..isometry.training import fresh
+from ._random import normal_like
 from .noise_networks import NoiseNetwork
 from .schedule import NoiseSchedule
 

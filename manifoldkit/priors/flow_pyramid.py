@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
-from tqdm.auto import tqdm
 
 from .._modules import evaluating
 from ..isometry._input import check_size, finite_samples
-from ._random import fresh, normal
+from ..isometry.training import fresh
+from ._random import normal
+from ._training import minimise
 from .flows import from_normal, to_normal
 from .volume import volume_log_det
 
@@ -207,25 +208,28 @@ class FlowPyramid(nn.Module):
 
         Options: steps=2000, batch_size=64, lr=1e-3 (Adam), generator=None, progress=False. Returns the losses (steps,).
         """
+        data = self.pyramid(X)[0]
 
-        def loss(images: torch.Tensor) -> torch.Tensor:
-            levels = self.pyramid(images)
+        def loss(rows: torch.Tensor) -> torch.Tensor:
+            levels = self.pyramid(data[rows.to(data.device)])
             shown = self.decode([encoder(x) for encoder, x in zip(self.encoders, levels, strict=True)])
             errors = [(a - b).square().mean() for a, b in zip(shown, levels, strict=True)]
             return torch.stack(errors).mean()
 
+        parameters = [*self.encoders.parameters(), *self.decoders.parameters()]
         with _training(self.encoders, self.decoders):
-            return _minimise(loss, [*self.encoders.parameters(), *self.decoders.parameters()], self._data(X), **options)
+            return _minimise(loss, parameters, len(data), "autoencoders", **options)
 
     def train_flows(self, X: Any, **options: Any) -> torch.Tensor:
         r"""Second phase: the autoencoders stay as they are; all flows together maximise the likelihood of their codes.
 
         Options as for :meth:`train_autoencoders`. Returns the losses (steps,), nats of all codes of an image.
         """
+        data = self.pyramid(X)[0]
 
-        def loss(images: torch.Tensor) -> torch.Tensor:
+        def loss(rows: torch.Tensor) -> torch.Tensor:
             with torch.no_grad():
-                codes = self.encode(images)
+                codes = self.encode(data[rows.to(data.device)])
                 shown = self.decode(codes)
             parts = []
             for level, flow in enumerate(self.flows):
@@ -234,10 +238,7 @@ class FlowPyramid(nn.Module):
             return torch.stack(parts).sum()
 
         with evaluating(self.encoders, self.decoders), _training(self.flows):
-            return _minimise(loss, [*self.flows.parameters()], self._data(X), **options)
-
-    def _data(self, X: Any) -> torch.Tensor:
-        return self.pyramid(X)[0]
+            return _minimise(loss, [*self.flows.parameters()], len(data), "flows", **options)
 
     def _level(self, level: int) -> int:
         level = check_size(level, "level", 0)
@@ -291,7 +292,8 @@ def _training(*modules: nn.Module) -> Iterator[None]:
 def _minimise(
     loss: Callable[[torch.Tensor], torch.Tensor],
     parameters: list[nn.Parameter],
-    data: torch.Tensor,
+    n: int,
+    name: str,
     *,
     steps: int = 2000,
     batch_size: int = 64,
@@ -299,20 +301,8 @@ def _minimise(
     generator: torch.Generator | None = None,
     progress: bool = False,
 ) -> torch.Tensor:
-    """Adam on random batches; the losses (steps,)."""
-    steps, batch_size = check_size(steps, "steps"), check_size(batch_size, "batch_size")
-    if not lr > 0:
-        raise ValueError(f"lr must be positive, got {lr!r}")
-    generator = fresh(generator)
-    optimizer = torch.optim.Adam(parameters, lr)
-    losses = torch.empty(steps)
-    with torch.enable_grad():
-        for step in tqdm(range(steps), desc="flow pyramid", disable=not progress):
-            rows = torch.randint(len(data), (batch_size,), generator=generator, device=generator.device).to(data.device)
-            value = loss(data[rows])
-            optimizer.zero_grad()
-            value.backward()
-            optimizer.step()
-            losses[step] = value.detach()
-    optimizer.zero_grad()
-    return losses
+    """With the defaults of both phases."""
+    return minimise(
+        loss, parameters, n, steps=steps, batch_size=batch_size, lr=lr, generator=generator, progress=progress,
+        name=name,
+    )  # fmt: skip

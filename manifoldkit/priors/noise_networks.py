@@ -10,11 +10,12 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 from torch.nn import functional
-from tqdm.auto import tqdm
 
 from ..isometry._input import check_size, finite_samples
 from ..isometry.networks import initialise
-from ._random import fresh, normal_like
+from ..isometry.training import fresh
+from ._random import normal_like
+from ._training import minimise
 from .schedule import NoiseSchedule
 
 __all__ = ["NoiseMLP", "NoiseNetwork", "NoiseUNet", "train_eps"]
@@ -212,35 +213,24 @@ def train_eps(
     >>> bool(losses[-20:].mean() < 0.5 * losses[:20].mean())
     True
     """
-    steps, batch_size = check_size(steps, "steps"), check_size(batch_size, "batch_size")
-    if not lr > 0:
-        raise ValueError(f"lr must be positive, got {lr!r}")
     generator = fresh(generator)
     parameter = next(net.parameters())
     data = finite_samples(X, "X").to(parameter)
     root, noise_root = schedule.abar.sqrt().to(parameter), (1 - schedule.abar).sqrt().to(parameter)
-    optimizer = torch.optim.Adam(net.parameters(), lr)
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    losses = torch.empty(steps)
-    where = generator.device
-    with torch.enable_grad():
-        for step in tqdm(range(steps), desc="noise network", disable=not progress):
-            rows = torch.randint(len(data), (batch_size,), generator=generator, device=where).to(data.device)
-            t = torch.randint(1, schedule.n_steps + 1, (batch_size,), generator=generator, device=where).to(data.device)
-            x = data[rows]
-            noise = normal_like(x, generator)
-            shape = (-1, *[1] * (x.ndim - 1))
-            answer = net(root[t].reshape(shape) * x + noise_root[t].reshape(shape) * noise, t)
-            if answer.shape != noise.shape:
-                raise ValueError(
-                    f"the network must answer in the shape of its input, {tuple(noise.shape)}, "
-                    f"got {tuple(answer.shape)}"
-                )
-            loss = (answer - noise).square().mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            cosine.step()
-            losses[step] = loss.detach()
-    optimizer.zero_grad()
-    return losses
+
+    def loss(rows: torch.Tensor) -> torch.Tensor:
+        t = torch.randint(1, schedule.n_steps + 1, rows.shape, generator=generator, device=rows.device).to(data.device)
+        x = data[rows.to(data.device)]
+        noise = normal_like(x, generator)
+        shape = (-1, *[1] * (x.ndim - 1))
+        answer = net(root[t].reshape(shape) * x + noise_root[t].reshape(shape) * noise, t)
+        if answer.shape != noise.shape:
+            raise ValueError(
+                f"the network must answer in the shape of its input, {tuple(noise.shape)}, got {tuple(answer.shape)}"
+            )
+        return (answer - noise).square().mean()
+
+    return minimise(
+        loss, net.parameters(), len(data), steps=steps, batch_size=batch_size, lr=lr, generator=generator,
+        progress=progress, name="noise network", anneal=True,
+    )  # fmt: skip

@@ -10,7 +10,8 @@ from torch import nn
 
 from .._modules import evaluating
 from ..isometry._input import finite_samples
-from ._random import fresh, normal_like
+from ..isometry.training import fresh
+from ._random import normal_like
 from .diffusion import call, reverse_scale
 from .noise_networks import NoiseNetwork
 from .schedule import NoiseSchedule
