@@ -1,4 +1,4 @@
-"""Are samples of the training data the likeliest, and how long may the steps of a sampler be?
+"""Are samples of the training data the likeliest, and how long may the steps of a sampler be? (Extra: flows.)
 
     python benchmarks/likelihoods.py --out benchmarks/likelihoods.md
 
@@ -16,19 +16,26 @@ import math
 import os
 import platform
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
+import zuko
 from scipy.spatial import cKDTree
 from sklearn.datasets import make_circles, make_moons, make_s_curve, make_swiss_roll
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KernelDensity
-from torch import Tensor
+from torch import Tensor, nn
 
+from manifoldkit.datasets import load_mnist
+from manifoldkit.exceptions import RankDeficientWarning
+from manifoldkit.isometry.networks import MLP
 from manifoldkit.priors import (
+    FlowPyramid,
     NoiseMLP,
     NoiseSchedule,
+    NoiseUNet,
     ddim_sample,
     ddpm_sample,
     diffusion_log_prob,
@@ -51,7 +58,7 @@ def plane_sets(n: int, seed: int) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def run(seed: int, steps: int, rounds: int) -> dict[str, float]:
+def plane(seed: int, steps: int, rounds: int) -> dict[str, float]:
     """Figures of one seed, by name."""
     clock = time.process_time()
     g = torch.Generator().manual_seed(seed)
@@ -116,6 +123,94 @@ def run(seed: int, steps: int, rounds: int) -> dict[str, float]:
     return found
 
 
+def image_sets(x: Tensor, seed: int) -> dict[str, Tensor]:
+    """Images (n, 1, 28, 28) in [0, 1], and five ways to make them unusual."""
+    g = torch.Generator().manual_seed(seed)
+    order = torch.randperm(784, generator=g)
+    return {
+        "MNIST": x,
+        "halves swapped": torch.roll(x, 14, dims=3),
+        "one row in two": torch.where((torch.arange(28) % 2 == 0)[:, None], x, torch.zeros(())),
+        "inverted": 1 - x,
+        "pixels scrambled": x.flatten(1)[:, order].reshape(x.shape),
+        "noise": torch.rand(x.shape, generator=g),
+    }
+
+
+def note_ranking(found: dict[str, float], name: str, scores: dict[str, Tensor]) -> None:
+    """Areas under the curve of the first set against each other one."""
+    own, *others = scores
+    for other in others:
+        truth = np.repeat([1, 0], [len(scores[own]), len(scores[other])])
+        values = torch.cat([scores[own], scores[other]]).nan_to_num(neginf=-1e30)
+        found[f"{name}: AUROC {own} against {other}"] = float(roc_auc_score(truth, values))
+        print(f"{name}, {other}: {found[f'{name}: AUROC {own} against {other}']:.3f}", flush=True)
+
+
+def images(seed: int, steps: int, rounds: int) -> dict[str, float]:
+    """Diffusion and flow pyramid on MNIST; a tenth of the updates of the plane, as each costs more."""
+    clock, found = time.process_time(), {}
+    g = torch.Generator().manual_seed(seed)
+    train = torch.as_tensor(load_mnist("train", download=False).images).reshape(-1, 1, 28, 28)
+    test = torch.as_tensor(load_mnist("test", n_per_class=10, random_state=seed, download=False).images)
+    sets = image_sets(test.reshape(-1, 1, 28, 28), seed)
+    schedule = NoiseSchedule.linear(200, 1e-4, 0.08)
+    net = NoiseUNet(1, 200, generator=g)
+    train_eps(net, 2 * train - 1, schedule, steps=steps // 10, batch_size=32, generator=g)
+    net.requires_grad_(False)
+    for stride in (5, 20):
+        scores = {
+            name: diffusion_log_prob(net, 2 * x - 1, schedule, stride=stride, n_rounds=2, batch_size=100, generator=g)
+            for name, x in sets.items()
+        }
+        for name, values in scores.items():
+            found[f"diffusion, stride {stride}: bits a pixel, {name}"] = -float(values.mean()) / 784 / math.log(2)
+        note_ranking(found, f"diffusion, stride {stride}", scores)
+    print(f"{time.process_time() - clock:.0f} CPU s", flush=True)
+    pyramid = mnist_pyramid(seed)
+    pyramid.train_autoencoders(train, steps=steps // 10, generator=g)
+    pyramid.train_flows(train, steps=steps // 10, generator=g)
+    for level in range(pyramid.n_levels):
+        codes = {name: pyramid.latent_log_prob(x, level) for name, x in sets.items()}
+        note_ranking(found, f"flow pyramid, codes of level {level}", codes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RankDeficientWarning)
+        note_ranking(found, "flow pyramid, all levels and volumes", {n: pyramid.log_prob(x) for n, x in sets.items()})
+    found["CPU s"] = time.process_time() - clock
+    print(f"{found['CPU s']:.0f} CPU s", flush=True)
+    return found
+
+
+class ConditionedDecoder(nn.Module):
+    """Codes and the coarser image, if there is one, to an image: a perceptron."""
+
+    def __init__(self, n_codes: int, side: int, coarser: bool, g: torch.Generator) -> None:
+        super().__init__()
+        self.side = side
+        self.net = MLP([n_codes + (side // 2) ** 2 * coarser, 256, side**2], nn.ReLU, generator=g)
+
+    def forward(self, y: Tensor, coarser: Tensor | None = None) -> Tensor:
+        y = y if coarser is None else torch.cat([y, coarser.flatten(1)], 1)
+        return torch.sigmoid(self.net(y)).reshape(-1, 1, self.side, self.side)
+
+
+def mnist_pyramid(seed: int) -> FlowPyramid:
+    g = torch.Generator().manual_seed(seed)
+    sides, sizes = (28, 14, 7), (16, 16, 12)
+    encoders = [MLP([side**2, 256, n], nn.ELU, generator=g) for side, n in zip(sides, sizes, strict=True)]
+    decoders = [ConditionedDecoder(n, side, side > 7, g) for side, n in zip(sides, sizes, strict=True)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # zuko draws its weights from the global generator
+        flows = [
+            zuko.flows.RealNVP(n, context=(side // 2) ** 2 if side > 7 else 0, transforms=4, hidden_features=(64, 64))
+            for side, n in zip(sides, sizes, strict=True)
+        ]
+    return FlowPyramid(encoders, decoders, flows, (1, 28, 28))
+
+
+PARTS = {"The plane Swiss roll": plane, "MNIST": images}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path)
@@ -125,26 +220,30 @@ def main() -> None:
     parser.add_argument("--parts", type=Path, default=Path("out/likelihoods"), help="folder of finished seeds")
     args = parser.parse_args()
     args.parts.mkdir(parents=True, exist_ok=True)
-    results = []
-    for seed in range(args.seeds):
-        part = args.parts / f"{seed}-{args.steps}-{args.rounds}.json"
-        if not part.exists():
-            part.write_text(json.dumps(run(seed, args.steps, args.rounds), indent=1))
-        results.append(json.loads(part.read_text()))
-    rows = []
-    for name in results[0]:
-        values = np.array([result[name] for result in results])
-        each = ", ".join(f"{value:.3g}" for value in values)
-        rows.append(f"| {name} | {values.mean():.3f} ± {values.std(ddof=1):.3f} | {each} |")
+    tables = []
+    for title, part in PARTS.items():
+        results = []
+        for seed in range(args.seeds):
+            path = args.parts / f"{part.__name__}-{seed}-{args.steps}-{args.rounds}.json"
+            if not path.exists():
+                path.write_text(json.dumps(part(seed, args.steps, args.rounds), indent=1))
+            results.append(json.loads(path.read_text()))
+        tables += ["", f"## {title}", "", "| | mean ± SD | seed by seed |", "|---|---|---|"]
+        for name in results[0]:
+            values = np.array([result[name] for result in results])
+            each = ", ".join(f"{value:.3g}" for value in values)
+            tables.append(f"| {name} | {values.mean():.3f} ± {values.std(ddof=1):.3f} | {each} |")
     lines = [
-        "# Likelihoods and samples of a diffusion model of the plane Swiss roll", "",
+        "# Likelihoods and samples of diffusion models, and the ranking of a flow pyramid", "",
         "    python benchmarks/likelihoods.py --out benchmarks/likelihoods.md", "",
-        f"{args.seeds} seeds (0 to {args.seeds - 1}); {args.steps} updates; 1,000 fresh points of each set, "
-        f'{args.rounds} paths a point; variance "beta" and stride 1 where nothing else is said. Densities are of the '
-        "plane, log10. A distance to h = 1 is that between the ends from the same start, mean over 1,000; RK4 calls "
-        "the network four times a step (and once more for each half-integer time), so RK4 at h = 20 costs about as "
-        f"much as DDIM at h = 5. {platform.machine()}, {os.cpu_count()} cores.", "",
-        "| | mean ± SD | seed by seed |", "|---|---|---|", *rows,
+        f"{args.seeds} seeds (0 to {args.seeds - 1}), {platform.machine()}, {os.cpu_count()} cores. Plane: "
+        f"{args.steps} updates of 512 points; 1,000 fresh points of each set, {args.rounds} paths a point; variance "
+        '"beta" and stride 1 where nothing else is said; densities of the plane, log10. A distance to h = 1 is that '
+        "between the ends from the same start, mean over 1,000; RK4 calls the network four times a step (and once more "
+        "for each half-integer time), so RK4 at h = 20 costs about as much as DDIM at h = 5. MNIST: pixels in [-1, 1] "
+        f"for the diffusion (T = 200, NoiseUNet, {args.steps // 10} updates of 32 images), in [0, 1] for the pyramid "
+        "of zuko's RealNVP (28, 14, 7 pixels; level 0 is the finest); 100 test images, and the same made unusual.",
+        *tables,
     ]  # fmt: skip
     text = "\n".join(lines) + "\n"
     print(text)

@@ -42,8 +42,8 @@ CODES, LAM, STEPS = 16, 25.0, 1500
 ATTACK = {"alpha": 4 / 255, "steps": 256}
 #: Squared error weighs 10, or 1, where the divergence outweighs it.
 SIGMA, PLAIN_SIGMA = (1 / 20) ** 0.5, (1 / 2) ** 0.5
-#: Images for the attacks that know the purifier, and queries of the search.
-ADAPTIVE, QUERIES = 100, 150
+#: Images for the attacks that know the purifier, for those of many queries, and queries of a search.
+ADAPTIVE, SEARCHED, QUERIES = 100, 50, 150
 WEIGHTS = (0.01, 0.03, 0.1)
 
 
@@ -177,6 +177,24 @@ def adaptive(s: Seed) -> None:
     s.found["PGD, purified as many times: right every time"] = 100 * float(torch.stack(again).all(0).double().mean())
 
 
+def searches(s: Seed) -> None:
+    """A purifier without chance under a search that asks it itself, and one with chance under a more patient search."""
+    patch, vae, x, y = border(), s.train(VAEClassifier), s.tx[:SEARCHED], s.ty[:SEARCHED]
+    known = attacked(vae, x, y, patch)
+    fixed = PurifiedClassifier(vae, ELBOScore(vae, 0), step=4 / 255, n_steps=64)
+    s.note("mean codes: clean, purified", fixed, x)
+    s.note("mean codes: PGD, purified", fixed, known)
+    g = torch.Generator().manual_seed(s.seed + 4)
+    found = PatchSearch(fixed, patch, QUERIES, generator=g)(x, y, start=known)
+    s.note("mean codes: random search, purified", fixed, found)
+    s.note("mean codes: random search, purified with codes drawn", vae, s.defend(vae, found))
+    s.note("codes drawn: PGD, purified", vae, s.defend(vae, known))
+    drawn = ELBOScore(vae, 1, torch.Generator().manual_seed(s.seed + 3))
+    patient = PurifiedClassifier(vae, drawn, n_draws=4, step=8 / 255, n_steps=32)
+    found = PatchSearch(patient, patch, QUERIES, generator=g, early_stop=False)(x, y, start=known)
+    s.note("codes drawn: random search, mean of 4 draws, purified", vae, s.defend(vae, found))
+
+
 def ablations(s: Seed) -> None:
     patch, plain, ae = border(), s.train(VAEClassifier, PLAIN_SIGMA), s.train(Autoencoder)
     s.note("VAE, squared error of weight 1: clean", plain, s.tx)
@@ -220,6 +238,7 @@ class Flat(nn.Module):
 PARTS = {
     "Attacks that do not know the purifier (397 images)": oblivious,
     f"Attacks that know the purifier ({ADAPTIVE} images)": adaptive,
+    f"Random search, mean codes by 64 steps of 4/255, codes drawn by 256 of 1/255 ({SEARCHED} images)": searches,
     "Ablations (397 images)": ablations,
     f"Other scores, 64 steps of 4/255 ({ADAPTIVE} images)": other_scores,
 }

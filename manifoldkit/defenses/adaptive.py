@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..attacks._input import column, one_of
+from ..attacks._input import column, one_of, read_steps
 from ..attacks.losses import Loss, resolve
 from ..attacks.patch import read_mask
 from .purify import Score, modules_of, purify
@@ -36,6 +36,9 @@ class PurifiedClassifier(nn.Module):
     score : Module or callable
         As for :func:`purify`; a Module (or a method of one) becomes a part of this one.
     backward : {"identity", "unrolled"}, default="identity"
+    n_draws : int, default=1
+        Purifications of each sample whose logits are averaged, for scores that draw random numbers: an attack should
+        not bet on one draw (expectation over transformations, [1]_).
     softness : float, default=1.0
         Share of the mean gradient that :math:`\tau` is, for "unrolled".
     **options
@@ -59,6 +62,7 @@ class PurifiedClassifier(nn.Module):
         score: Score,
         *,
         backward: str = "identity",
+        n_draws: int = 1,
         softness: float = 1.0,
         **options: Any,
     ) -> None:
@@ -66,6 +70,7 @@ class PurifiedClassifier(nn.Module):
         if not isinstance(classifier, nn.Module):
             raise TypeError(f"classifier must be a torch.nn.Module, got {type(classifier).__name__}")
         self.backward = one_of(backward, "backward", ("identity", "unrolled"))
+        self.n_draws = read_steps(n_draws, "n_draws", 1)
         if not softness > 0:
             raise ValueError(f"softness must be positive, got {softness!r}")
         others = set(options) - {"step", "n_steps", "mask", "bounds"}
@@ -78,6 +83,9 @@ class PurifiedClassifier(nn.Module):
         self.options = options
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.stack([self._once(x) for _ in range(self.n_draws)]).mean(0)
+
+    def _once(self, x: torch.Tensor) -> torch.Tensor:
         if self.backward == "unrolled" and torch.is_grad_enabled():
             result: torch.Tensor = self.classifier(self._unrolled(x, **self.options))
             return result

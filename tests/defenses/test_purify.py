@@ -284,6 +284,15 @@ class TestAdaptiveAttacks:
         (slope,) = torch.autograd.grad(answer[:, 0].sum(), x)
         torch.testing.assert_close(slope, classifier.weight[0].expand(6, 4))
 
+    def test_draws_are_averaged(self):
+        vae = small_vae()
+        options = {"step": 0.05, "n_steps": 4}
+        x = torch.rand(3, 6, generator=generator(0), dtype=torch.float64)
+        with torch.no_grad():
+            mean = PurifiedClassifier(vae, ELBOScore(vae, 1, generator(1)), n_draws=3, **options)(x)
+            one = PurifiedClassifier(vae, ELBOScore(vae, 1, generator(1)), **options)
+            torch.testing.assert_close(mean, torch.stack([one(x) for _ in range(3)]).mean(0))
+
     def test_unrolled_values_are_those_of_the_purifier(self):
         vae = small_vae()
         score = ELBOScore(vae, 0)
@@ -433,6 +442,8 @@ class TestBadInput:
             PurifiedClassifier(hill, hill)
         with pytest.raises(ValueError, match="backward"):
             PurifiedClassifier(nn.Identity(), hill, backward="around")
+        with pytest.raises(ValueError, match="n_draws"):
+            PurifiedClassifier(nn.Identity(), hill, n_draws=0)
         with pytest.raises(ValueError, match="softness"):
             PurifiedClassifier(nn.Identity(), hill, softness=0.0)
         with pytest.raises(ValueError, match="n_restarts"):
