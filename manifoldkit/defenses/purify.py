@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
@@ -88,7 +89,7 @@ def purify(
     generator : torch.Generator, optional
         Source of the random points of restarts; None is a fresh one.
     progress : bool, default=False
-        Show a bar over walks.
+        Show a bar over batches.
 
     Returns
     -------
@@ -117,60 +118,52 @@ def purify(
     n_steps, n_restarts = read_steps(n_steps, "n_steps", 0), read_steps(n_restarts, "n_restarts", 1)
     n_restarts = n_restarts if n_steps else 1  # there is no walk whose end could be better
     batch_size = read_steps(batch_size, "batch_size", 1)
-    limits, number = read_bounds(bounds), read_norm(norm, allowed=(float("inf"), 2))
+    limits, number = read_bounds(bounds), read_norm(norm, allowed=(math.inf, 2))
     length, noise = float(read_radius(step, "step")), float(read_radius(start_noise, "start_noise"))
     if eps is not None:
-        noise = float(read_radius(eps, "eps"))
-    elif limits is None:
+        reach = noise = float(read_radius(eps, "eps"))
+    elif limits is not None:
+        reach = math.inf
+    else:
         raise ValueError("purification without bounds needs a ball to stay in: pass eps, or bounds=(low, high)")
-    ball = LinfBall if number == float("inf") else L2Ball
+    ball = LinfBall if number == math.inf else L2Ball
     rng = fresh(generator)
-    hill = _Scored(score)
+    hill, judge = _Scored(score), _Scored(score if final_score is None else final_score)
     nets = [*modules_of(score), *modules_of(final_score), *modules]
+
+    def climb(x: torch.Tensor, mask: torch.Tensor, attempt: int) -> torch.Tensor:
+        """The end of one walk from samples (B, ...); the first, number 0, begins at the samples."""
+
+        def within(radius: float) -> Masked:
+            return _Noisy(ball(x, x.new_full((len(x),), radius), limits), x, mask)
+
+        constraint, start = within(reach), x
+        if attempt:
+            start = constraint.project(within(noise).random_start(rng))
+        rule = FixedSteps(x.new_full((len(x),), length * (1 + attempt % 2)), start)
+        blank = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        return walk(hill, constraint, rule, start, blank, n_steps, early_stop=False).x
+
     with torch.inference_mode(False), torch.no_grad(), as_found(*nets):
         home = next((p for net in nets for p in net.parameters() if p.is_floating_point()), None)
         device, dtype = (None, None) if home is None else (home.device, home.dtype)
         samples = read_images(x, device, dtype, limits)
-        allowed = None if mask is None else read_mask(mask, samples)
+        free = torch.ones_like(samples, dtype=torch.bool) if mask is None else read_mask(mask, samples)
         done = []
-        walks = tqdm(total=n_restarts * -(-len(samples) // batch_size), desc="purify", disable=not progress)
-        for rows in torch.arange(len(samples), device=samples.device).split(batch_size):
-            here = samples[rows]
-            where = torch.ones_like(here, dtype=torch.bool) if allowed is None else allowed[rows]
-            radius = torch.full((len(here),), _reach(eps, here, limits, number), dtype=torch.float64)
-            best = best_height = None
-            for attempt in range(n_restarts):
-                constraint = _Noisy(ball(here, radius, limits), here, where)
-                start = here
-                if attempt:
-                    near = torch.full((len(here),), noise, dtype=torch.float64)
-                    start = constraint.project(Masked(ball(here, near, limits), here, where).random_start(rng))
-                alpha = torch.full((len(here),), length * (1 + attempt % 2), dtype=torch.float64)
-                blank = torch.zeros(len(here), dtype=torch.int64, device=here.device)
-                end = walk(hill, constraint, FixedSteps(alpha, start), start, blank, n_steps, early_stop=False).x
-                walks.update()
-                if n_restarts == 1:
-                    best = end
-                    continue
-                height = hill.height(end) if final_score is None else _Scored(final_score).height(end)
-                if best is None or best_height is None:
-                    best, best_height = end, height
-                else:
-                    better = height > best_height
-                    best[better], best_height[better] = end[better], height[better]
-            assert best is not None
+        for here, where in tqdm(
+            list(zip(samples.split(batch_size), free.split(batch_size), strict=True)),
+            desc="purify",
+            disable=not progress,
+        ):
+            best = climb(here, where, 0)
+            height = judge.height(best) if n_restarts > 1 else best.new_empty(0)
+            for attempt in range(1, n_restarts):
+                end = climb(here, where, attempt)
+                other = judge.height(end)
+                better = other > height
+                best[better], height[better] = end[better], other[better]
             done.append(best)
-        walks.close()
         return like(torch.cat(done), x)
-
-
-def _reach(eps: float | None, x: torch.Tensor, limits: tuple[float, float] | None, norm: float) -> float:
-    """Radius of a ball that `eps` gives, or one that holds everything within the bounds."""
-    if eps is not None:
-        return float(eps)
-    assert limits is not None
-    width = limits[1] - limits[0]
-    return width if norm == float("inf") else width * float(x[0].numel()) ** 0.5
 
 
 def modules_of(score: Any) -> list[nn.Module]:
