@@ -60,7 +60,7 @@ levels = [-2.0, -1.0, 0.0, 1.0, 2.0, 3.0]
 known = labels - 2.0
 known[::2] = np.nan
 digits = GridVAE(
-    GridPrior(2, levels, sigma=1 / 3), decoder=images_from(2, 392), kl="nearest", obs_sigma=1.0,
+    GridPrior(2, levels, sigma=1 / 3), decoder=images_from(2, 392), kl="nearest", obs_sigma=0.7,
     max_steps=options.steps, learning_rate=2e-3,
 ).fit(X, attributes=known)  # fmt: skip
 messages = digits.message(test)
@@ -90,7 +90,7 @@ a = len(FACE_ATTRIBUTES)
 prior = GridPrior(a + 5, [[0.0, 1.0]] * a + [[0.0]] * 5, [0.25] * a + [1.0] * 5)
 attributes = np.concatenate([faces.attributes, np.full((8000, 5), np.nan)], axis=1)
 model = GridVAE(
-    prior, decoder=images_from(a + 5, 1200, 128), kl="nearest", hidden=(128, 128), obs_sigma=0.3,
+    prior, decoder=images_from(a + 5, 1200, 128), kl="nearest", hidden=(128, 128), obs_sigma=0.15,
     max_steps=options.steps, learning_rate=2e-3,
 ).fit(faces.images, attributes=attributes)  # fmt: skip
 shown = make_faces(40, size=20, random_state=1)
@@ -145,13 +145,14 @@ for confined in (True, False):
     reports[confined] = result, report
     where = "inside their cell" if confined else "across cells"
     print(f"{where}: {result.success.float().mean():.2f} broken; share of these with a changed symbol {report.rates()}")
-broken = reports[True][0].success & reports[False][0].success
-picked = torch.nonzero(broken if broken.any() else reports[False][0].success)[:8, 0]
+inside, across = (result.success for result, _ in reports.values())
+written = torch.from_numpy(reports[False][1].changed[:, 0])
+picked = torch.cat([torch.nonzero(mask)[:4, 0] for mask in (inside & across, ~inside & across & written)])
 pictures, titles = [seen[picked]], [f"reads {int(digit)}" for digit in left_digit[picked]]
 for result, report in reports.values():
     pictures.append(result.adversarial[picked])
     for k in picked.tolist():
-        change = report.summary(k).split("; ")[1].replace("same symbols", "same")
+        change = report.summary(k).split("; ")[1]
         titles.append(f"reads {int(result.prediction_after[k])}\n{change}")
 grid = plot_images(torch.cat(pictures), rows=3, cols=len(picked), titles=titles, size=1.5,
                    row_labels=["projected image", "inside the cell", "across cells"])  # fmt: skip

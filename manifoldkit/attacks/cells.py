@@ -13,6 +13,7 @@ from manifoldkit._arrays import flatten
 from manifoldkit.attacks.constraints import Constraint
 from manifoldkit.attacks.pullback import LatentPGD
 from manifoldkit.attacks.result import AttackResult
+from manifoldkit.geometry.decoder import DecoderManifold
 
 __all__ = ["CellPGD", "SymbolChanges", "symbol_changes"]
 
@@ -164,6 +165,9 @@ class SymbolChanges:
 def symbol_changes(result: AttackResult, vae: Any, images: Any, *, names: Any = None) -> SymbolChanges:
     """Read images and their adversaries in the symbols of a GridVAE, through their refined codes.
 
+    The codes of an adversary are searched from what the encoder says and from the code of its image; the nearer point
+    of the manifold counts.
+
     Parameters
     ----------
     result : AttackResult
@@ -194,12 +198,11 @@ def symbol_changes(result: AttackResult, vae: Any, images: Any, *, names: Any = 
         raise ValueError(
             f"images must have shape {tuple(ends[1].shape)}, as the adversaries, got {tuple(ends[0].shape)}"
         )
-    codes = [vae.manifold.encode(end).cpu() for end in ends]
-    messages = [vae.prior.nearest(code, return_index=True)[1].numpy() for code in codes]
+    start = _refined(vae, ends[0])
+    codes = [start.cpu(), _nearer(vae, ends[1], start).cpu()]
+    before, after = (vae.prior.nearest(code, return_index=True)[1].numpy() for code in codes)
     success = torch.as_tensor(result.success).cpu().numpy()
-    return SymbolChanges(
-        messages[0], messages[1], codes[0].double().numpy(), codes[1].double().numpy(), success, labels
-    )
+    return SymbolChanges(before, after, codes[0].double().numpy(), codes[1].double().numpy(), success, labels)
 
 
 def _refined(vae: Any, images: torch.Tensor) -> torch.Tensor:
@@ -207,6 +210,28 @@ def _refined(vae: Any, images: torch.Tensor) -> torch.Tensor:
     flat = flatten(images, vae.sample_shape_, "images")
     codes: torch.Tensor = vae.manifold.encode(flat.reshape(-1, *vae.sample_shape_))
     return codes
+
+
+def _nearer(vae: Any, images: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+    """Refined codes of images, found from the encoder's codes or from `start`, whichever leads nearer.
+
+    An encoder may misread an adversary that was decoded from a code near `start`.
+    """
+    flat = flatten(images, vae.sample_shape_, "images").reshape(-1, *vae.sample_shape_)
+    manifolds = vae.manifold, DecoderManifold(_Constant(start), vae.decoder_)
+    (mine, far), (other, near) = ((manifold.encode(flat), manifold.distance(flat)) for manifold in manifolds)
+    return torch.where((near < far)[:, None], other, mine)
+
+
+class _Constant(torch.nn.Module):
+    """An encoder that knows the codes, of one batch."""
+
+    def __init__(self, codes: torch.Tensor) -> None:
+        super().__init__()
+        self.codes = codes
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.codes.to(x)
 
 
 def _check(vae: Any) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from .._arrays import as_tensor, chunks, flatten, like
 from .._modules import evaluating
-from .decoder import DecoderManifold
+from .decoder import DecoderManifold, _home
 
 __all__ = ["CodedManifold"]
 
@@ -92,7 +92,7 @@ class CodedManifold(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
     @torch.no_grad()
     def _run(self, network: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        home = next(network.parameters())
+        home = _home(self.encoder_, self.decoder_, x)
         with evaluating(network):
             parts = [network(x[rows].to(home)) for rows in chunks(len(x), 64 * x[0].numel() * 8)]
         return torch.cat(parts)

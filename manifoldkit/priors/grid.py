@@ -15,6 +15,8 @@ from ..datasets._validation import check_count
 
 __all__ = ["GridPrior"]
 
+_BLOCK = 2**18  # numbers, a megabyte in single precision
+
 
 class GridPrior(nn.Module):
     r"""Mixture of Gaussians with a component at every node of a Cartesian grid: each axis is a discrete symbol.
@@ -131,9 +133,17 @@ class GridPrior(nn.Module):
     def axis_log_prob(self, z: torch.Tensor) -> torch.Tensor:
         """Log-densities of the axes, whose sum is :meth:`log_prob`: (..., n) -> (..., n)."""
         self._check(z)
-        sigma = self._sigma.to(z)
-        scaled = (z[..., None] - self._levels.to(z)) / sigma[:, None]
-        inside = torch.logsumexp(self._log_weights.to(z) - 0.5 * scaled.square(), dim=-1)
+        # Blocks of axes whose intermediate results stay in the cache, without which large n costs more an axis.
+        width = max(1, _BLOCK * self.n_dims // max(1, z.numel() * max(self.n_levels)))
+        parts = [self._axes(z[..., start : start + width], start) for start in range(0, self.n_dims, width)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+    def _axes(self, z: torch.Tensor, start: int) -> torch.Tensor:
+        """Log-densities of the axes from `start` on, as many as z has."""
+        axes = slice(start, start + z.shape[-1])
+        sigma = self._sigma[axes].to(z)
+        scaled = (z[..., None] - self._levels[axes].to(z)) / sigma[:, None]
+        inside = torch.logsumexp(self._log_weights[axes].to(z) - 0.5 * scaled.square(), dim=-1)
         return inside - (sigma.log() + 0.5 * math.log(2 * math.pi))
 
     def nearest(self, z: torch.Tensor, return_index: bool = False) -> Any:

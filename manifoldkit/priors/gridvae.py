@@ -15,6 +15,7 @@ from .._arrays import as_tensor, flatten, like
 from .._modules import evaluating
 from ..datasets._validation import check_count, check_real
 from ..geometry.coded import CodedManifold
+from ..geometry.decoder import _home
 from ..isometry.networks import MLP, initialise
 from ..isometry.solvers import run_adam
 from ..isometry.training import batches
@@ -233,7 +234,7 @@ class GridVAE(CodedManifold):
     ) -> tuple[EvidenceLoss, list[dict[str, float]]]:
         """One run from one random start."""
         encoder, decoder = self._networks(x, generator, fresh)
-        home = next(decoder.parameters()).device
+        home = _home(encoder, decoder, x).device
         objective = EvidenceLoss(
             encoder, decoder, self.prior, self.kl, self.beta if callable(self.beta) else lambda _: float(self.beta),  # type: ignore[arg-type]
             self.obs_sigma, x.to(home), None if targets is None else targets.to(home), generator,
@@ -277,7 +278,7 @@ class GridVAE(CodedManifold):
         sender = GaussianEncoder(encoder, n).to(x.dtype).eval()
         receiver = ShapedDecoder(decoder, tuple(x.shape[1:])).to(x.dtype).eval()
         with torch.no_grad():  # networks that do not fit are refused before the work begins
-            receiver(sender(x[:2].to(next(encoder.parameters()).device)))
+            receiver(sender(x[:2].to(_home(sender, receiver, x).device)))
         return sender, receiver
 
     def _final(self, objective: EvidenceLoss, size: int) -> float:

@@ -112,6 +112,38 @@ def test_any_attack_can_be_told_in_symbols(vae):
     assert np.isnan(symbol_changes(with_nothing, vae, x[:1]).rates()["axis 0"])
 
 
+def test_an_encoder_that_misreads_adversaries_does_not_change_the_report():
+    """On a helix the encoder is a turn and a half ahead where the angle exceeds 0.4."""
+
+    class Circle(nn.Module):
+        def forward(self, z):
+            return torch.cat([z.cos(), z.sin(), 0.05 * z], dim=1)
+
+    class Misreading(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+
+        def forward(self, x):
+            angle = torch.atan2(x[:, 1:2], x[:, :1])
+            wrong = torch.where(angle > 0.4, angle + 3.0 * torch.pi, angle)
+            return torch.cat([wrong + self.weight, torch.zeros_like(angle)], dim=1)
+
+    prior = GridPrior(1, [0.0, 2.0, 8.0], 0.3)
+    codes = torch.tensor([[0.1], [0.2]], dtype=torch.float64)
+    vae = GridVAE(prior, encoder=Misreading(), decoder=Circle(), dtype="float64", max_steps=1)
+    vae.fit(Circle()(codes).numpy())
+    model = nn.Linear(3, 2).double()
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
+        model.bias.copy_(torch.tensor([0.0, -0.7]))  # class 1 where the sine exceeds 0.7
+    result = CellPGD(model, vae, eps=2.0, **OPTIONS).run(Circle()(codes), torch.tensor([0, 0]))
+    report = symbol_changes(result, vae, Circle()(codes))
+    assert result.success.all()
+    np.testing.assert_allclose(Circle()(torch.from_numpy(report.codes_after)), result.adversarial, atol=1e-6)
+    assert not report.changed.any()
+
+
 class TestBadInput:
     def test_of_the_model(self, vae):
         for wrong in (GridVAE(PRIOR), nn.Linear(4, 2), None):

@@ -131,6 +131,16 @@ def test_centres_run_over_the_grid_the_last_axis_fastest():
     assert GridPrior(1, LEVELS, 1.0).centers().shape == (6, 1)
 
 
+def test_many_axes_are_the_sum_of_single_ones():
+    """So many that they are computed in blocks."""
+    levels = [[0.0, 1.0, 3.0][: 1 + d % 3] for d in range(1000)]
+    sigma = [0.2 + d / 1000 for d in range(1000)]
+    prior, z = GridPrior(1000, levels, sigma), normal(400, 1000)
+    single = [GridPrior(1, levels[d], sigma[d]).log_prob(z[:, d : d + 1]) for d in range(1000)]
+    torch.testing.assert_close(prior.axis_log_prob(z), torch.stack(single, dim=1))
+    torch.testing.assert_close(prior.log_prob(z), torch.stack(single).sum(dim=0))
+
+
 def test_copies_are_equal():
     prior = GridPrior(2, [[0.0, 1.0], [3.0]], [0.25, 1.0], [[1.0, 2.0], [5.0]])
     z = normal(20, 2)
