@@ -68,7 +68,7 @@ def draw_scores(scores: dict[str, Tensor], ax: Axes) -> None:
     ax.set_xlabel(r"$\log_{10} p$ (below −8 as −8)")
     ax.set_ylabel("points")
     ax.set_title("scores of 500 fresh points of each set")
-    ax.legend(frameon=False, fontsize=8, loc="upper left")
+    ax.legend(frameon=False, fontsize=8, loc="upper center")
     ax.spines[["top", "right"]].set_visible(False)
 
 
@@ -102,10 +102,10 @@ def main() -> None:
         name: diffusion_log_prob(net, x, schedule, n_rounds=8, generator=g) / math.log(10) for name, x in sets.items()
     }
     start = torch.randn(2000, 2, generator=g)
-    samples = {"training points": roll[:2000], "DDIM, 100 steps": ddim_sample(net, start, schedule)}
-    for stride in (10, 20):
-        samples[f"DDIM, {100 // stride} steps"] = ddim_sample(net, start, schedule, stride=stride)
-        samples[f"RK4, {100 // stride} steps"] = rk4_sample(net, start, schedule, stride=stride)
+    samples = {"training points": roll[:2000]}
+    samples |= {f"DDIM, {100 // h} steps": ddim_sample(net, start, schedule, stride=h) for h in (10, 20)}
+    samples["DDIM, 100 steps"] = ddim_sample(net, start, schedule)
+    samples |= {f"RK4, {100 // h} steps": rk4_sample(net, start, schedule, stride=h) for h in (10, 20)}
     figure = plt.figure(figsize=(15, 4.8), layout="constrained")
     left, middle, right = figure.subfigures(1, 3, width_ratios=[1.15, 1, 1.2])
     draw_map(net, schedule, sets, args.side, left.subplots())
