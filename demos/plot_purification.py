@@ -74,8 +74,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[1])
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the picture")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=1500, help="updates of the networks")
-    parser.add_argument("--images", type=int, default=60, help="test images that are attacked")
+    parser.add_argument("--steps", type=int, default=1000, help="updates of the networks")
+    parser.add_argument("--images", type=int, default=50, help="test images that are attacked")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     vae = train(args.seed, args.steps)
@@ -93,7 +93,7 @@ def main() -> None:
     score = ELBOScore(vae, 1, torch.Generator().manual_seed(2))
     known = PurifiedClassifier(vae, score, step=8 / 255, n_steps=32)
     generator = torch.Generator().manual_seed(3)
-    adaptive = PatchSearch(known, mask, 100, generator=generator, early_stop=False)(x, y, start=oblivious)
+    adaptive = PatchSearch(known, mask, 60, generator=generator, early_stop=False)(x, y, start=oblivious)
     bar.update()
     stages = {"before": x, "attacked": oblivious, "purified": defend(oblivious)}
     others = {"clean, purified": defend(x), "adaptive, purified": defend(adaptive)}
