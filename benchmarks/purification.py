@@ -181,7 +181,7 @@ def searches(s: Seed) -> None:
     """A purifier without chance under a search that asks it itself, and one with chance under a more patient search."""
     patch, vae, x, y = border(), s.train(VAEClassifier), s.tx[:SEARCHED], s.ty[:SEARCHED]
     known = attacked(vae, x, y, patch)
-    fixed = PurifiedClassifier(vae, ELBOScore(vae, 0), step=4 / 255, n_steps=64)
+    fixed = PurifiedClassifier(vae, ELBOScore(vae, 0), step=8 / 255, n_steps=32)
     s.note("mean codes: clean, purified", fixed, x)
     s.note("mean codes: PGD, purified", fixed, known)
     g = torch.Generator().manual_seed(s.seed + 4)
@@ -191,7 +191,7 @@ def searches(s: Seed) -> None:
     s.note("codes drawn: PGD, purified", vae, s.defend(vae, known))
     drawn = ELBOScore(vae, 1, torch.Generator().manual_seed(s.seed + 3))
     patient = PurifiedClassifier(vae, drawn, n_draws=4, step=8 / 255, n_steps=32)
-    found = PatchSearch(patient, patch, QUERIES, generator=g, early_stop=False)(x, y, start=known)
+    found = PatchSearch(patient, patch, QUERIES // 2, generator=g, early_stop=False)(x, y, start=known)
     s.note("codes drawn: random search, mean of 4 draws, purified", vae, s.defend(vae, found))
 
 
@@ -238,7 +238,7 @@ class Flat(nn.Module):
 PARTS = {
     "Attacks that do not know the purifier (397 images)": oblivious,
     f"Attacks that know the purifier ({ADAPTIVE} images)": adaptive,
-    f"Random search, mean codes by 64 steps of 4/255, codes drawn by 256 of 1/255 ({SEARCHED} images)": searches,
+    f"Random search, mean codes by 32 steps of 8/255, codes drawn by 256 of 1/255 ({SEARCHED} images)": searches,
     "Ablations (397 images)": ablations,
     f"Other scores, 64 steps of 4/255 ({ADAPTIVE} images)": other_scores,
 }
