@@ -218,10 +218,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8000, help="updates of the network, of 512 points")
     parser.add_argument("--rounds", type=int, default=8, help="paths for each point")
     parser.add_argument("--parts", type=Path, default=Path("out/likelihoods"), help="folder of finished seeds")
+    names = [part.__name__ for part in PARTS.values()]
+    parser.add_argument("--only", nargs="*", choices=names, default=names, help="parts of the table")
     args = parser.parse_args()
     args.parts.mkdir(parents=True, exist_ok=True)
     tables = []
     for title, part in PARTS.items():
+        if part.__name__ not in args.only:
+            continue
         results = []
         for seed in range(args.seeds):
             path = args.parts / f"{part.__name__}-{seed}-{args.steps}-{args.rounds}.json"
@@ -235,7 +239,7 @@ def main() -> None:
             tables.append(f"| {name} | {values.mean():.3f} ± {values.std(ddof=1):.3f} | {each} |")
     lines = [
         "# Likelihoods and samples of diffusion models, and the ranking of a flow pyramid", "",
-        "    python benchmarks/likelihoods.py --out benchmarks/likelihoods.md", "",
+        f"    python benchmarks/likelihoods.py --seeds {args.seeds} --only {' '.join(args.only)} --out benchmarks/likelihoods.md", "",
         f"{args.seeds} seeds (0 to {args.seeds - 1}), {platform.machine()}, {os.cpu_count()} cores. Plane: "
         f"{args.steps} updates of 512 points; 1,000 fresh points of each set, {args.rounds} paths a point; variance "
         '"beta" and stride 1 where nothing else is said; densities of the plane, log10. A distance to h = 1 is that '

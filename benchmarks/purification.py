@@ -249,10 +249,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--parts", type=Path, default=Path("out/purification"), help="folder of finished parts")
+    names = [part.__name__ for part in PARTS.values()]
+    parser.add_argument("--only", nargs="*", choices=names, default=names, help="parts of the table")
     args = parser.parse_args()
     args.parts.mkdir(parents=True, exist_ok=True)
     tables = []
     for title, part in PARTS.items():
+        if part.__name__ not in args.only:
+            continue
         results = []
         for number in range(args.seeds):
             path = args.parts / f"{number}-{part.__name__}.json"
@@ -268,7 +272,7 @@ def main() -> None:
             tables.append(f"| {name} | {values.mean():.1f} ± {values.std(ddof=1):.1f} | {each} |")
     lines = [
         "# Purification of patch attacks by the evidence lower bound", "",
-        "    python benchmarks/purification.py --out benchmarks/purification.md", "",
+        f"    python benchmarks/purification.py --seeds {args.seeds} --only {' '.join(args.only)} --out benchmarks/purification.md", "",
         f"Accuracy in per cent on sklearn's digits, {args.seeds} seeds (0 to {args.seeds - 1}), {platform.machine()}, "
         f"{os.cpu_count()} cores. Attacks: 256 steps of 4/255 on the first and the last column. Purifier: 256 steps of "
         "1/255 over the whole image, one code drawn a step, no bound but [0, 1]. Attacks that know the purifier work "
