@@ -220,6 +220,9 @@ def main() -> None:
     parser.add_argument("--parts", type=Path, default=Path("out/likelihoods"), help="folder of finished seeds")
     names = [part.__name__ for part in PARTS.values()]
     parser.add_argument("--only", nargs="*", choices=names, default=names, help="parts of the table")
+    parser.add_argument(
+        "--finished", action="store_true", help="compute nothing: the table of the files that are there"
+    )
     args = parser.parse_args()
     args.parts.mkdir(parents=True, exist_ok=True)
     tables = []
@@ -229,18 +232,24 @@ def main() -> None:
         results = []
         for seed in range(args.seeds):
             path = args.parts / f"{part.__name__}-{seed}-{args.steps}-{args.rounds}.json"
+            if args.finished and not path.exists():
+                continue
             if not path.exists():
                 path.write_text(json.dumps(part(seed, args.steps, args.rounds), indent=1))
             results.append(json.loads(path.read_text()))
+        if not results:
+            continue
         tables += ["", f"## {title}", "", "| | mean ± SD | seed by seed |", "|---|---|---|"]
         for name in results[0]:
             values = np.array([result[name] for result in results])
             each = ", ".join(f"{value:.3g}" for value in values)
-            tables.append(f"| {name} | {values.mean():.3f} ± {values.std(ddof=1):.3f} | {each} |")
+            spread = f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""
+            tables.append(f"| {name} | {values.mean():.3f}{spread} | {each} |")
     lines = [
         "# Likelihoods and samples of diffusion models, and the ranking of a flow pyramid", "",
-        f"    python benchmarks/likelihoods.py --seeds {args.seeds} --only {' '.join(args.only)} --out benchmarks/likelihoods.md", "",
-        f"{args.seeds} seeds (0 to {args.seeds - 1}), {platform.machine()}, {os.cpu_count()} cores. Plane: "
+        f"    python benchmarks/likelihoods.py --seeds {args.seeds} --out benchmarks/likelihoods.md", "",
+        f"Seeds 0 to {args.seeds - 1} (fewer where a row has fewer numbers), {platform.machine()}, {os.cpu_count()} "
+        "cores. Plane: "
         f"{args.steps} updates of 512 points; 1,000 fresh points of each set, {args.rounds} paths a point; variance "
         '"beta" and stride 1 where nothing else is said; densities of the plane, log10. A distance to h = 1 is that '
         "between the ends from the same start, mean over 1,000; RK4 calls the network four times a step (and once more "

@@ -251,6 +251,9 @@ def main() -> None:
     parser.add_argument("--parts", type=Path, default=Path("out/purification"), help="folder of finished parts")
     names = [part.__name__ for part in PARTS.values()]
     parser.add_argument("--only", nargs="*", choices=names, default=names, help="parts of the table")
+    parser.add_argument(
+        "--finished", action="store_true", help="compute nothing: the table of the files that are there"
+    )
     args = parser.parse_args()
     args.parts.mkdir(parents=True, exist_ok=True)
     tables = []
@@ -260,25 +263,31 @@ def main() -> None:
         results = []
         for number in range(args.seeds):
             path = args.parts / f"{number}-{part.__name__}.json"
+            if args.finished and not path.exists():
+                continue
             if not path.exists():
                 seed = Seed(number, args.parts)
                 part(seed)
                 path.write_text(json.dumps(seed.found, indent=1))
             results.append(json.loads(path.read_text()))
+        if not results:
+            continue
         tables += ["", f"## {title}", "", "| | mean ± SD | seed by seed |", "|---|---|---|"]
         for name in results[0]:
             values = np.array([result[name] for result in results])
             each = ", ".join(f"{value:.1f}" for value in values)
-            tables.append(f"| {name} | {values.mean():.1f} ± {values.std(ddof=1):.1f} | {each} |")
+            spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
+            tables.append(f"| {name} | {values.mean():.1f}{spread} | {each} |")
     lines = [
         "# Purification of patch attacks by the evidence lower bound", "",
-        f"    python benchmarks/purification.py --seeds {args.seeds} --only {' '.join(args.only)} --out benchmarks/purification.md", "",
-        f"Accuracy in per cent on sklearn's digits, {args.seeds} seeds (0 to {args.seeds - 1}), {platform.machine()}, "
-        f"{os.cpu_count()} cores. Attacks: 256 steps of 4/255 on the first and the last column. Purifier: 256 steps of "
-        "1/255 over the whole image, one code drawn a step, no bound but [0, 1]. Attacks that know the purifier work "
-        'on one of 32 steps of 8/255 and are judged by the true one: "straight through" takes its derivative for the '
-        'identity, "unrolled" differentiates soft steps (both 60 steps of 8/255, mean codes), "random search" repaints '
-        f'the PGD patch ({QUERIES} queries, codes drawn); "usual looking" adds w times the ELBO to the margin.',
+        f"    python benchmarks/purification.py --seeds {args.seeds} --out benchmarks/purification.md", "",
+        f"Accuracy in per cent on sklearn's digits, seeds 0 to {args.seeds - 1} (fewer where a row has fewer numbers), "
+        f"{platform.machine()}, {os.cpu_count()} cores. Attacks: 256 steps of 4/255 on the first and the last column. "
+        "Purifier: 256 steps of 1/255 over the whole image, one code drawn a step, no bound but [0, 1]. Attacks that "
+        'know the purifier work on one of 32 steps of 8/255 and are judged by the true one: "straight through" takes '
+        'its derivative for the identity, "unrolled" differentiates soft steps (both 60 steps of 8/255, mean codes), '
+        f'"random search" repaints the PGD patch ({QUERIES} queries, codes drawn); "usual looking" adds w times the '
+        "ELBO to the margin.",
         *tables,
     ]  # fmt: skip
     text = "\n".join(lines) + "\n"
