@@ -157,8 +157,9 @@ def draw_faces(attributes: Any, variation: Any = None, *, size: int = 24) -> NDA
     paint(_box(x, y + 0.05, 0.06, 0.03), dark, glasses)
     lips = np.where(flags[:, 3, None] == 1, np.array([0.85, 0.05, 0.20]), skin * 0.55)
     paint(_box(x, y - 0.38, 0.20, 0.05 + 0.02 * lipstick), lips, 1 - smiling)
-    grin = np.clip(_ellipse(x, y - 0.30, 0.27, 0.21) - _ellipse(x, y - 0.20, 0.27, 0.20), 0, 1)
-    paint(grin, lips, smiling)
+    smile = _ellipse(x, y - 0.30, 0.29, 0.24) * _below(y, 0.33)  # the lower part of an ellipse: lips around teeth
+    paint(smile, lips, smiling)
+    paint(_ellipse(x, y - 0.32, 0.20, 0.14) * _below(y, 0.35), np.array([0.97, 0.97, 0.95]), smiling)
     brightness = 0.85 + 0.15 * vary[:, 4, None, None, None]
     return np.clip(picture * brightness, 0.0, 1.0).astype(np.float32)
 

@@ -235,9 +235,10 @@ class GridVAE(CodedManifold):
         """One run from one random start."""
         encoder, decoder = self._networks(x, generator, fresh)
         home = _home(encoder, decoder, x).device
+        beta: Any = self.beta
         objective = EvidenceLoss(
-            encoder, decoder, self.prior, self.kl, self.beta if callable(self.beta) else lambda _: float(self.beta),  # type: ignore[arg-type]
-            self.obs_sigma, x.to(home), None if targets is None else targets.to(home), generator,
+            encoder, decoder, self.prior, self.kl, beta if callable(beta) else lambda _: float(beta), self.obs_sigma,
+            x.to(home), None if targets is None else targets.to(home), generator,
         )  # fmt: skip
         epochs = -(-self.max_steps // -(-len(x) // size))
         objective.last = epochs * -(-len(x) // size)
