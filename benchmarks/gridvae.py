@@ -39,7 +39,7 @@ ALONE = {
     "obs_sigma": 0.14, "max_steps": 1500, "learning_rate": 3e-3, "batch_size": 128, "hidden": (128, 128),
 }  # fmt: skip
 HALF = {**ALONE, "obs_sigma": 0.3, "kl": "nearest"}
-FACES = {"obs_sigma": 0.15, "max_steps": 1000, "learning_rate": 2e-3, "kl": "nearest", "hidden": (128, 128)}
+FACES = {"obs_sigma": 0.7, "max_steps": 1200, "learning_rate": 2e-3, "kl": "nearest", "hidden": (128, 128)}
 
 Result = dict[str, Any]
 

@@ -91,7 +91,7 @@ a = len(FACE_ATTRIBUTES)
 prior = GridPrior(a + 5, [[0.0, 1.0]] * a + [[0.0]] * 5, [0.25] * a + [1.0] * 5)
 attributes = np.concatenate([faces.attributes, np.full((8000, 5), np.nan)], axis=1)
 model = GridVAE(
-    prior, decoder=images_from(a + 5, 1200, 128), kl="nearest", hidden=(128, 128), obs_sigma=0.15,
+    prior, decoder=images_from(a + 5, 1200, 128), kl="nearest", hidden=(128, 128), obs_sigma=0.7,
     max_steps=options.steps, learning_rate=2e-3,
 ).fit(faces.images, attributes=attributes)  # fmt: skip
 shown = make_faces(40, size=20, random_state=1)
