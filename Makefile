@@ -43,6 +43,9 @@ reproduce: $(STAMP) ## the slow tests and tables that reproduce published number
 	$(BIN)/python -m pytest -m slow
 	$(BIN)/python benchmarks/risk_tables.py --out benchmarks/risk_tables.md
 	$(BIN)/python benchmarks/on_manifold_training.py --out benchmarks/on_manifold_training.md
+	$(BIN)/python benchmarks/likelihoods.py --out benchmarks/likelihoods.md
+	$(BIN)/python benchmarks/purification.py --out benchmarks/purification.md
+
 	$(BIN)/python benchmarks/gridvae.py --out benchmarks/gridvae.md --work $(OUT)/gridvae.jsonl
 	$(BIN)/python benchmarks/turntable.py --work $(OUT)/turntable --out benchmarks/turntable.md
 

@@ -32,7 +32,31 @@ html_theme = "pydata_sphinx_theme"
 html_theme_options = {"secondary_sidebar_items": {"measured/*": []}}  # room for the tables
 html_title = f"manifoldkit {version}"
 
-PACKAGES = ("", "geometry", "attacks", "risk", "isometry", "datasets", "plotting", "reductions", "exceptions")
+PACKAGES = (
+    "",
+    "geometry",
+    "attacks",
+    "risk",
+    "isometry",
+    "priors",
+    "defenses",
+    "datasets",
+    "plotting",
+    "reductions",
+    "exceptions",
+)
+    "",
+    "geometry",
+    "attacks",
+    "risk",
+    "isometry",
+    "priors",
+    "defenses",
+    "datasets",
+    "plotting",
+    "reductions",
+    "exceptions",
+)
 
 
 def _page(name: str) -> str:

@@ -22,8 +22,10 @@ __all__ = [
     "MedialAxisWarning",
     "NoPairsWarning",
     "OutlierWarning",
+    "RankDeficientWarning",
     "ReachWarning",
     "ScaleWarning",
+    "ScheduleWarning",
     "SpectrumTruncatedWarning",
     "UndefinedStatisticWarning",
 ]
@@ -71,6 +73,14 @@ class MedialAxisWarning(ManifoldWarning):
 
 class NoPairsWarning(ManifoldWarning):
     """No two samples of a batch share a cell of the partition, so that the isometric loss is zero."""
+
+
+class RankDeficientWarning(ManifoldWarning):
+    """A Jacobian has fewer independent rows than it should, so that a volume is zero and its logarithm -inf."""
+
+
+class ScheduleWarning(ManifoldWarning):
+    """A noise schedule ends before the signal is gone."""
 
 
 class UndefinedStatisticWarning(ManifoldWarning):

@@ -51,6 +51,8 @@ def test_imports_are_light():
         "pytest",
         "pyvista",
         "vtkmodules",
+        "zuko",
+        "normflows",
     ]
     code = (
         "import importlib, sys\n"
@@ -94,8 +96,7 @@ def test_public_names_exist_and_are_documented(name):
 
 
 @pytest.mark.parametrize(
-    "name",
-    [f"manifoldkit.{package}" for package in ("datasets", "geometry", "attacks", "isometry", "priors")],
+    "name", [f"manifoldkit.{name}" for name in ("datasets", "geometry", "attacks", "isometry", "priors", "defenses")]
 )
 def test_packages_list_their_public_names(name):
     assert importlib.import_module(name).__all__

@@ -11,6 +11,8 @@ from manifoldkit.attacks.evaluation import Evaluation, evaluate
 from manifoldkit.attacks.explanation import Explanation, explain
 from manifoldkit.attacks.fgsm import FGSM
 from manifoldkit.attacks.on_manifold import OnManifoldPGD, RandomTangentWalk
+from manifoldkit.attacks.patch import PatchPGD, rectangle_mask
+from manifoldkit.attacks.patch_search import PatchSearch
 from manifoldkit.attacks.pgd import PGD
 from manifoldkit.attacks.pullback import LatentPGD, ProjectionAttack
 from manifoldkit.attacks.result import AttackResult
@@ -29,6 +31,8 @@ __all__ = [
     "Explanation",
     "LatentPGD",
     "OnManifoldPGD",
+    "PatchPGD",
+    "PatchSearch",
     "ProbabilitiesWarning",
     "ProjectionAttack",
     "RandomTangentWalk",
@@ -39,6 +43,7 @@ __all__ = [
     "adversarial_training",
     "evaluate",
     "explain",
+    "rectangle_mask",
     "symbol_changes",
     "tangent_normal_split",
     "tnar_normal",

@@ -12,7 +12,7 @@ import torch
 from manifoldkit.attacks.losses import Loss
 from manifoldkit.exceptions import ManifoldWarning
 
-__all__ = ["Network", "ProbabilitiesWarning", "as_found", "check_classes", "check_logits"]
+__all__ = ["Network", "ProbabilitiesWarning", "as_found", "check_classes", "check_logits", "differentiate"]
 
 
 View: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
@@ -54,6 +54,25 @@ def as_found(*models: torch.nn.Module) -> Iterator[None]:
                 module._buffers[name] = buffer
                 if buffer is not None and content is not None and not _same(buffer, content):
                     buffer.copy_(content)
+
+
+def differentiate(objective: torch.Tensor, leaf: torch.Tensor) -> torch.Tensor:
+    """Gradient of objectives (B,), one for each sample, by the images (B, ...); finite, or an error that says why."""
+    if not objective.requires_grad:
+        raise ValueError(
+            "the loss does not depend on the images in a differentiable way: look for detach(), numpy calls "
+            "or torch.no_grad in the model's forward or in the loss"
+        )
+    (gradient,) = torch.autograd.grad(objective.sum(), leaf, allow_unused=True)
+    if gradient is None:
+        raise ValueError("the logits or scores do not depend on the images: look for detach() in the forward")
+    if not torch.isfinite(gradient).all():
+        bad = (~torch.isfinite(gradient)).flatten(1).any(dim=1)
+        raise ValueError(
+            f"the gradient of the loss by the image is NaN or infinite for {int(bad.sum())} of {len(bad)} samples: "
+            "look for sqrt or log at 0 in the model, or for overflow"
+        )
+    return gradient
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -108,20 +127,7 @@ class Network:
             shown = view(leaf)
             logits = self._logits(shown, labels)
             objective = self._objective(logits, labels)
-            if not objective.requires_grad:
-                raise ValueError(
-                    "the loss does not depend on the images in a differentiable way: look for detach(), numpy calls "
-                    "or torch.no_grad in the model's forward or in the loss"
-                )
-            (gradient,) = torch.autograd.grad(objective.sum(), leaf, allow_unused=True)
-        if gradient is None:
-            raise ValueError("the logits do not depend on the images: look for detach() in the model's forward")
-        if not torch.isfinite(gradient).all():
-            bad = (~torch.isfinite(gradient)).flatten(1).any(dim=1)
-            raise ValueError(
-                f"the gradient of the loss by the image is NaN or infinite for {int(bad.sum())} of {len(bad)} samples: "
-                "look for sqrt or log at 0 in the model, or for overflow"
-            )
+            gradient = differentiate(objective, leaf)
         return shown.detach(), logits.detach().argmax(dim=1), objective.detach(), gradient
 
     def _objective(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -4,18 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
 
-from manifoldkit.attacks._model import Network
+from manifoldkit.attacks._model import View
 from manifoldkit.attacks.constraints import Constraint
 from manifoldkit.attacks.steps import StepRule
 
-__all__ = ["MAX_STEPS", "STALLED", "STATUSES", "SUCCESS", "Walk", "walk"]
+__all__ = ["MAX_STEPS", "STALLED", "STATUSES", "SUCCESS", "Hill", "Walk", "walk"]
 
 STATUSES = np.array(["max_steps", "stalled", "success"])
 MAX_STEPS, STALLED, SUCCESS = range(3)
+
+
+class Hill(Protocol):
+    """What a walk climbs: :class:`~manifoldkit.attacks._model.Network` (a loss), or any score of samples."""
+
+    def broken(self, predictions: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Where the walk has what it wants: (B,) bool."""
+
+    def evaluate(
+        self, x: torch.Tensor, labels: torch.Tensor, view: View
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Images ``view(x)`` (B, ...), predictions (B,) and heights (B,)."""
+
+    def gradient(
+        self, x: torch.Tensor, labels: torch.Tensor, view: View
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Images ``view(x)``, predictions (B,), heights (B,) and their gradient by `x`, (B, ...)."""
 
 
 @dataclass
@@ -45,7 +63,7 @@ class Walk:
 
 
 def walk(
-    network: Network,
+    network: Hill,
     constraint: Constraint,
     rule: StepRule,
     start: torch.Tensor,
@@ -64,7 +82,7 @@ def walk(
     x, goal = start, labels
     for step in range(steps + 1):
         gradient = None
-        if step < steps and constraint.needs_gradient:
+        if step < steps and constraint.needs_gradient and not rule.looks_ahead:
             shown, predictions, objective, gradient = network.gradient(x, goal, constraint.view)
         else:
             shown, predictions, objective = network.evaluate(x, goal, constraint.view)
@@ -98,6 +116,8 @@ def walk(
             rule.select(keep)
             rows, x, goal, objective = rows[keep], x[keep], goal[keep], objective[keep]
             gradient = None if gradient is None else gradient[keep]
+        if rule.looks_ahead:
+            gradient = network.gradient(rule.ahead(constraint, x), goal, constraint.view)[3]
         moved, moving = rule.advance(
             constraint,
             x,
@@ -120,6 +140,6 @@ def walk(
 
 
 def _objective_at(
-    network: Network, constraint: Constraint, labels: torch.Tensor
+    network: Hill, constraint: Constraint, labels: torch.Tensor
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     return lambda trial: network.evaluate(trial, labels, constraint.view)[2]

@@ -15,7 +15,7 @@ import torch
 from manifoldkit.attacks._input import column
 from manifoldkit.attacks.constraints import Constraint
 
-__all__ = ["AdaptiveSteps", "FixedSteps", "LineSearch", "MomentumSteps", "StepRule"]
+__all__ = ["AdaptiveSteps", "FixedSteps", "LineSearch", "MomentumSteps", "NesterovSteps", "StepRule"]
 
 
 class StepRule(ABC):
@@ -27,6 +27,8 @@ class StepRule(ABC):
         Whether the step depends on the point alone, so that a walk which stands still will do so for ever.
     keeps_best : bool
         Whether the answer of a walk is its point of the largest objective instead of its last one.
+    looks_ahead : bool
+        Whether the gradient is taken at :meth:`ahead` instead of at the point itself.
 
     Parameters
     ----------
@@ -38,9 +40,14 @@ class StepRule(ABC):
 
     memoryless = True
     keeps_best = False
+    looks_ahead = False
 
     def __init__(self, alpha: torch.Tensor, like: torch.Tensor) -> None:
         self.alpha = column(alpha, like)
+
+    def ahead(self, constraint: Constraint, x: torch.Tensor) -> torch.Tensor:
+        """Points (B, ...) at which the gradient of the next step is taken."""
+        return x
 
     @abstractmethod
     def advance(
@@ -107,6 +114,27 @@ class MomentumSteps(FixedSteps):
     def select(self, keep: torch.Tensor) -> None:
         super().select(keep)
         self.sum = self.sum[keep]
+
+
+class NesterovSteps(MomentumSteps):
+    r"""Steps along a sum of gradients, each taken where the sum so far would lead.
+
+    .. math:: g \leftarrow \mu g + \frac{\nabla L(\tilde x)}{|\nabla L(\tilde x)|_1}, \qquad
+              \tilde x = \Pi(x + \alpha \mu g), \qquad x \leftarrow \Pi(x + \alpha d(g))
+
+    The source looks ahead without the projection, so that its gradients may be those of images that do not exist.
+
+    References
+    ----------
+    .. [1] Lin, Song, He, Wang and Hopcroft, "Nesterov accelerated gradient and scale invariance for adversarial
+       attacks", ICLR 2020.
+    """
+
+    looks_ahead = True
+
+    def ahead(self, constraint: Constraint, x: torch.Tensor) -> torch.Tensor:
+        # the sum is one of gradients divided by their mean entry, which is their length over the number of entries
+        return constraint.project(x + self.alpha * self.decay * self.sum / x[0].numel())
 
 
 class AdaptiveSteps(StepRule):

@@ -13,6 +13,8 @@ from manifoldkit.attacks import (
     Attack,
     LatentPGD,
     OnManifoldPGD,
+    PatchPGD,
+    PatchSearch,
     ProbabilitiesWarning,
     ProjectionAttack,
     RandomTangentWalk,
@@ -38,10 +40,12 @@ def all_attacks(model: torch.nn.Module, size: int) -> list[Attack]:
         SubspacePGD(model, plane, 0.2, "tangent", norm="inf", steps=4),
         ProjectionAttack(model, plane, 0.1, steps=4),
         LatentPGD(model, torch.nn.Identity(), torch.nn.Identity(), 0.1, steps=4),
+        PatchPGD(model, torch.ones(1), 0.05, 4, nesterov=1.0),
+        PatchSearch(model, torch.ones(1), 4),
     ]
 
 
-@pytest.mark.parametrize("which", range(10))
+@pytest.mark.parametrize("which", range(12))
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("kind", ["torch", "numpy"])
 def test_answer_has_the_kind_of_the_images(convnet, images, which, dtype, kind):
@@ -149,7 +153,7 @@ def test_summary_without_a_success_has_no_means(half_space):
     assert figures["robust_accuracy"] == 1.0
 
 
-@pytest.mark.parametrize("which", range(1, 10))
+@pytest.mark.parametrize("which", range(1, 12))
 def test_path_shows_every_step(convnet, images, which):
     attack = all_attacks(convnet, 36)[which]
     attack.record_path = True
@@ -237,7 +241,7 @@ def test_attacks_print_themselves(convnet):
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("which", range(10))
+@pytest.mark.parametrize("which", range(12))
 @pytest.mark.parametrize("where", ["cpu", "cuda"])
 def test_model_on_the_device_and_images_anywhere(convnet, images, which, where):
     y = convnet(images).argmax(1)

@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from manifoldkit.attacks import FGSM, PGD, LatentPGD, OnManifoldPGD, ProjectionAttack, RandomTangentWalk, SubspacePGD
+from manifoldkit.attacks import (
+    FGSM,
+    PGD,
+    LatentPGD,
+    OnManifoldPGD,
+    PatchPGD,
+    PatchSearch,
+    ProjectionAttack,
+    RandomTangentWalk,
+    SubspacePGD,
+)
 from manifoldkit.geometry.exact import Plane
 
 
@@ -61,10 +71,12 @@ def attacks(model: torch.nn.Module) -> list:
         SubspacePGD(model, plane, 0.01, "tangent", steps=4, momentum=1.0),
         ProjectionAttack(model, plane, 0.01, steps=4),
         LatentPGD(model, torch.nn.Identity(), torch.nn.Identity(), 0.01, steps=4),
+        PatchPGD(model, torch.ones(1), 0.01, 4, nesterov=1.0),
+        PatchSearch(model, torch.ones(1), 4),
     ]
 
 
-@pytest.mark.parametrize("which", range(10))
+@pytest.mark.parametrize("which", range(12))
 @pytest.mark.parametrize("fail_at", [None, 1, 2])
 def test_everything_is_put_back(which, fail_at):
     model = Restless(fail_at)

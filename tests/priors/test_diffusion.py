@@ -1,0 +1,241 @@
+"""Likelihoods and samplers of a diffusion model whose noise network is exact: that of Gaussian data."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+
+from manifoldkit.priors import NoiseMLP, NoiseSchedule, ddim_sample, ddpm_sample, diffusion_log_prob, rk4_sample
+
+
+class GaussianNoise(torch.nn.Module):
+    """The noise in data N(0, s^2 I), at any time."""
+
+    continuous_time = True
+
+    def __init__(self, schedule: NoiseSchedule, s: float) -> None:
+        super().__init__()
+        self.schedule, self.s = schedule, s
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        abar = self.schedule.at(float(t[0]))
+        return math.sqrt(1 - abar) * x / (abar * self.s**2 + 1 - abar)
+
+
+def log_normal(x: torch.Tensor, s: float) -> torch.Tensor:
+    return -0.5 * x.flatten(1).square().sum(1) / s**2 - 0.5 * x[0].numel() * math.log(2 * math.pi * s**2)
+
+
+def smooth(n_steps: int, end: float = 0.002) -> NoiseSchedule:
+    """The same diffusion cut into more or fewer steps."""
+    return NoiseSchedule(torch.linspace(0, 1, n_steps + 1, dtype=torch.float64).square().mul(math.log(end)).exp())
+
+
+def points(n: int, d: int, seed: int) -> torch.Tensor:
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("stride", [1, 3, 20, 100])
+@pytest.mark.parametrize("shape", [(2,), (1, 28, 28)])
+def test_every_path_is_exact_for_standard_normal_data(stride, shape):
+    """Then the reverse step has exactly the mean of the model and the variance "beta"."""
+    schedule = NoiseSchedule.linear(100, 1e-4, 0.1)
+    x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    eps = GaussianNoise(schedule, 1.0)
+    draws = diffusion_log_prob(eps, x, schedule, stride=stride, n_rounds=4, reduce="none")
+    assert draws.shape == (4, 3)
+    torch.testing.assert_close(draws, log_normal(x, 1.0).expand(4, 3), rtol=1e-10, atol=1e-8)
+
+
+def expected_bound(schedule: NoiseSchedule, x: torch.Tensor, s: float, stride: int, variance: str) -> torch.Tensor:
+    """Mean over paths of the estimate for data N(0, s^2 I), by the moments of Gaussians."""
+    total = torch.zeros(len(x), dtype=torch.float64)
+    times = schedule.grid(stride)
+    for a, b in pairwise(times):
+        abar_a, abar_b = schedule.at(a), schedule.at(b)
+        beta = 1 - abar_b / abar_a
+        share = (1 - abar_a) / (1 - abar_b) if variance == "posterior" and a > 0 else 1.0
+        mean_a, var_a = math.sqrt(abar_a) * x, 1 - abar_a
+        slope = 1 / (abar_b * s**2 + 1 - abar_b)  # eps_theta = sqrt(1 - abar_b) slope x_b
+        # x_a - mu = x_a - (x_b - beta slope x_b) sqrt(abar_a / abar_b), x_b = sqrt(abar_b / abar_a) x_a + sqrt(beta) e
+        keep = 1 - beta * slope
+        on_x, on_e = 1 - keep, -keep * math.sqrt(beta * abar_a / abar_b)
+        second = on_x**2 * (mean_a.square() + var_a) + on_e**2
+        total += 0.5 * (1 - math.log(share) - second / (beta * share)).sum(1)
+    last = schedule.at(times[-1])
+    return total - 0.5 * (last * x.square() + 1 - last + math.log(2 * math.pi)).sum(1)
+
+
+@pytest.mark.parametrize("variance", ["beta", "posterior"])
+@pytest.mark.parametrize("stride", [1, 7])
+def test_the_mean_over_paths_is_that_of_the_closed_form(variance, stride):
+    schedule = NoiseSchedule.linear(40, 1e-3, 0.25)
+    x = points(4, 3, 1)
+    eps = GaussianNoise(schedule, 0.5)
+    g = torch.Generator().manual_seed(0)
+    draws = diffusion_log_prob(
+        eps, x, schedule, stride=stride, n_rounds=4000, variance=variance, reduce="none", generator=g
+    )
+    error = (draws.mean(0) - expected_bound(schedule, x, 0.5, stride, variance)).abs()
+    assert (error < 4.5 * draws.std(0) / math.sqrt(4000)).all()
+
+
+@pytest.mark.parametrize("s", [0.5, 2.0])
+def test_the_bound_grows_to_the_true_density_with_the_number_of_steps(s):
+    """On average over the data it never exceeds it, and the gap shrinks as 1 / T."""
+    x = s * points(4000, 2, 2)
+    gaps = [
+        float((log_normal(x, s) - expected_bound(smooth(T, 1e-6), x, s, 1, "beta")).mean()) for T in (50, 100, 200, 400)
+    ]
+    assert all(gap > 0 for gap in gaps)
+    for coarse, fine in pairwise(gaps):
+        assert 1.7 < coarse / fine < 2.3
+    assert gaps[-1] < 0.05
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_logmeanexp_is_never_below_the_mean_on_the_same_paths(seed):
+    schedule = NoiseSchedule.linear(30, 1e-3, 0.3)
+    x = points(20, 2, seed)
+    net = NoiseMLP(2, 30, width=8, generator=torch.Generator().manual_seed(seed)).double()
+
+    def score(reduce: str) -> torch.Tensor:
+        g = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            return diffusion_log_prob(net, x, schedule, n_rounds=6, reduce=reduce, generator=g)
+
+    draws = score("none")
+    torch.testing.assert_close(score("mean"), draws.mean(0))
+    torch.testing.assert_close(score("logmeanexp"), draws.exp().mean(0).log())
+    assert (score("logmeanexp") >= score("mean")).all()
+
+
+def test_float32_images_lose_no_nats_to_the_length_of_the_sum():
+    schedule = NoiseSchedule.linear(1000)
+    x = torch.randn(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    eps = GaussianNoise(schedule, 1.0)
+    found = diffusion_log_prob(eps, x, schedule, n_rounds=1)
+    assert (found - log_normal(x.double(), 1.0)).abs().max() < 0.01
+
+
+def test_batches_do_not_change_the_mean_and_the_network_keeps_its_mode():
+    schedule = NoiseSchedule.linear(10, 0.05, 0.6)
+    net = torch.nn.Module()
+    net.dropout = torch.nn.Dropout(0.5)
+    net.forward = lambda x, t: net.dropout(x)
+    x = points(5, 2, 0)
+    g = [torch.Generator().manual_seed(0) for _ in range(2)]
+    first = diffusion_log_prob(net, x, schedule, n_rounds=1, generator=g[0])
+    second = diffusion_log_prob(net, x, schedule, n_rounds=1, generator=g[1])
+    torch.testing.assert_close(first, second, rtol=0, atol=0)  # dropout was off
+    assert net.training
+    assert net.dropout.training
+    many = diffusion_log_prob(net, x, schedule, n_rounds=2000, batch_size=7000)
+    few = diffusion_log_prob(net, x, schedule, n_rounds=2000, batch_size=999)
+    assert (many - few).abs().max() < 0.5
+
+
+def test_the_gradient_of_a_likelihood_is_that_of_differences():
+    schedule = NoiseSchedule.linear(10, 0.05, 0.6)
+    net = NoiseMLP(2, 10, width=8, generator=torch.Generator().manual_seed(0)).double()
+    x = points(3, 2, 4).requires_grad_(True)
+
+    def score(x: torch.Tensor) -> torch.Tensor:
+        return diffusion_log_prob(net, x, schedule, n_rounds=2, generator=torch.Generator().manual_seed(0))
+
+    (slope,) = torch.autograd.grad(score(x).sum(), x)
+    step = 1e-5 * points(3, 2, 5)
+    with torch.no_grad():
+        change = (score(x + step) - score(x - step)).sum() / 2
+    torch.testing.assert_close((slope * step).sum(), change, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("s", [0.3, 1.0, 3.0])
+def test_the_noise_midpoint_makes_the_sampler_one_of_fourth_order(s):
+    schedule = smooth(480)
+    x = points(50, 2, 0)
+    last = schedule.at(480)
+    exact = x * math.sqrt(s**2 / (last * s**2 + 1 - last))  # the flow of the differential equation
+    eps = GaussianNoise(schedule, s)
+
+    def error(sampler, stride, **options):
+        return float((sampler(eps, x, schedule, stride=stride, **options) - exact).norm() / exact.norm())
+
+    assert error(rk4_sample, 12, midpoint="noise") > 10 * error(rk4_sample, 6, midpoint="noise")
+    assert 1.7 < error(ddim_sample, 12) / error(ddim_sample, 6) < 2.3
+    for stride in (12, 60):
+        assert error(rk4_sample, stride, midpoint="noise") < 0.2 * error(ddim_sample, stride)
+        assert error(rk4_sample, stride) < 0.5 * error(ddim_sample, stride)
+
+
+@pytest.mark.parametrize(("transfer", "stride"), [("plain", 1), ("plain", 7), ("rk4", 1)])
+def test_samples_have_the_moments_of_the_data(transfer, stride):
+    """Ancestral steps of any length are exact for standard normal data; those with averaged noise if they are short."""
+    schedule = NoiseSchedule.linear(100, 1e-4, 0.1)
+    g = torch.Generator().manual_seed(0)
+    start = torch.randn(20_000, 1, generator=g, dtype=torch.float64)
+    eps = GaussianNoise(schedule, 1.0)
+    if transfer == "plain":
+        x = ddpm_sample(eps, start, schedule, stride=stride, generator=g)
+    else:
+        x = rk4_sample(eps, start, schedule, stride=stride, transfer="ddpm", generator=g)
+    assert abs(float(x.mean())) < 0.03
+    assert abs(float(x.std()) - 1) < 0.03
+
+
+def test_posterior_variance_is_exact_for_a_single_point():
+    schedule = NoiseSchedule.linear(50, 1e-3, 0.3)
+    x = ddpm_sample(
+        lambda x, t: x / math.sqrt(1 - schedule.at(int(t[0]))),
+        points(30, 2, 0),
+        schedule,
+        variance="posterior",
+        stride=4,
+    )
+    assert x.abs().max() < 1e-6
+
+
+def test_noise_between_integers_is_interpolated():
+    """A network linear in t gives the answer of one that knows all times."""
+    schedule = NoiseSchedule.linear(20, 0.01, 0.4)
+    seen = []
+
+    def integers(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        seen.append(t.dtype)
+        return (0.1 + t.double() / 40)[:, None] * x
+
+    class All(torch.nn.Module):
+        continuous_time = True
+
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            return (0.1 + t.double().clamp_min(1) / 40)[:, None] * x
+
+    x = points(4, 2, 0)
+    torch.testing.assert_close(
+        rk4_sample(integers, x, schedule, stride=5), rk4_sample(All(), x, schedule, stride=5), rtol=1e-12, atol=0
+    )
+    assert set(seen) == {torch.int64}
+
+
+@pytest.mark.parametrize("make", [NoiseSchedule.linear, NoiseSchedule.cosine, lambda n: smooth(n)])
+def test_schedules(make):
+    schedule = make(1000)
+    assert schedule.abar[0] == 1
+    assert (schedule.abar.diff() < 0).all()
+    assert schedule.between(3, 10) == pytest.approx(float(schedule.abar[10] / schedule.abar[3]))
+    assert schedule.between(0, 7.5) == pytest.approx(math.sqrt(float(schedule.abar[7] * schedule.abar[8])))
+    for t in (0.0, 0.25, 31.0, 999.5, 1000.0):
+        assert schedule.time_at(schedule.at(t)) == pytest.approx(t, abs=1e-9)
+
+
+@pytest.mark.parametrize("stride", [1, 3, 7, 10])
+def test_a_grid_covers_every_step_once(stride):
+    times = NoiseSchedule.linear(10, 0.1, 0.9).grid(stride)
+    assert times[0] == 0
+    assert times[-1] == 10
+    steps = [b - a for a, b in pairwise(times)]
+    assert all(0 < step <= stride for step in steps)
+    assert all(step == stride for step in steps[:-1])
