@@ -45,18 +45,6 @@ PACKAGES = (
     "reductions",
     "exceptions",
 )
-    "",
-    "geometry",
-    "attacks",
-    "risk",
-    "isometry",
-    "priors",
-    "defenses",
-    "datasets",
-    "plotting",
-    "reductions",
-    "exceptions",
-)
 
 
 def _page(name: str) -> str:
