@@ -29,7 +29,7 @@ def as_tensor(x: Any, name: str = "X", *, device: torch.device | str | None = No
             try:
                 array = array.astype(np.float64)
             except (TypeError, ValueError) as error:
-                raise TypeError(f"{name} must hold real numbers, got an array of dtype object") from error
+                raise TypeError(f"{name} must hold real numbers, got {type(x).__name__}") from error
         if array.dtype.kind not in "buif":
             raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
         array = np.ascontiguousarray(array, dtype=np.float64)

@@ -369,7 +369,10 @@ class NystromLayer(nn.Module):
         self.sample_shape, self.far, self.reduction = sample_shape, far, reduction
 
     def forward(self, x: Tensor) -> Tensor:
-        """Projection of `x` (B, *shape), in the shape and dtype of `x`."""
+        """Projection of `x` (B, *shape), in the shape and dtype of `x`; NaN stays NaN, as in any layer."""
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            kind = f"tensor of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+            raise TypeError(f"the layer takes floating tensors of torch, got a {kind}; `project` takes arrays as well")
         flat = flatten(x, self.sample_shape, "x").to(self.coefficients.dtype)
         result = self.row.average(flat, self.coefficients, self.far, self.reduction)
         if self.modes is not None:

@@ -157,7 +157,13 @@ def _solve(
 ) -> tuple[Floats, Floats]:
     n = matrix.shape[0]
     if callable(solver):
-        values, vectors = (np.array(part, dtype=np.float64) for part in solver(matrix, n_components))
+        found = solver(matrix, n_components)
+        try:
+            values, vectors = (np.array(part, dtype=np.float64) for part in found)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"the eigen_solver must return values and vectors, two arrays, got a {type(found).__name__}: {error}"
+            ) from error
         if values.shape != (n_components,) or vectors.shape != (n, n_components):
             raise ValueError(
                 f"the eigen_solver must return ({n_components},) values and ({n}, {n_components}) vectors, "

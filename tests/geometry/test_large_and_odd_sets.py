@@ -191,3 +191,15 @@ class TestEigenSolvers:
             assert torch.get_num_threads() == 2
         finally:
             torch.set_num_threads(before)
+
+    @pytest.mark.parametrize("answer", [7, (np.ones(3),), "ab"])
+    def test_answers_of_another_kind(self, answer):
+        with pytest.raises(ValueError, match="must return"):
+            DiffusionManifold(8, eigen_solver=lambda matrix, k: answer).fit(self.POINTS)
+
+
+@pytest.mark.parametrize("query", [np.zeros((2, 2)), torch.zeros(2, 2, dtype=torch.int64), [[0.0, 1.0]]])
+def test_the_layer_says_what_it_takes(query):
+    layer = DiffusionManifold(7).fit(circle(80, 0, 0)).to_module()
+    with pytest.raises(TypeError, match=r"takes floating tensors of torch, got a .*; `project` takes arrays"):
+        layer(query)
