@@ -35,7 +35,7 @@ from manifoldkit import DiffusionManifold, ExteriorCalculus, ManifoldAtlas
 from manifoldkit.attacks import PGD, OnManifoldPGD
 from manifoldkit.datasets import load_mnist, make_torus
 
-SECTIONS = ("transform", "sec", "project", "attack", "memory", "import")
+SECTIONS = ("transform", "sec", "project", "attack", "memory", "import", "growth")
 EXTERIOR = {30: (75, 0.5, 0.3), 50: (125, 2, 0.5), 80: (200, 30, 1)}  # M: N0, CPU s, GB
 BATCH = 256
 
@@ -226,6 +226,51 @@ def imports(repeats: int) -> None:
     table("Import, fresh processes", ("import", "CPU s", "ratio", "target"), rows)
 
 
+# ------------------------------------------------------------ growth with n
+
+
+def growths(repeats: int) -> None:
+    """Exponents of CPU seconds over a decade of n."""
+    images = load_mnist("train", n_per_class=600, random_state=0)[0].reshape(6000, -1).astype(np.float64)
+    new = torch.from_numpy(load_mnist("test", n_per_class=26, random_state=0)[0][:BATCH].reshape(BATCH, -1)).double()
+    g = torch.randn(new.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def vjp(n: int, **options: object) -> Callable[[], object]:
+        layer = (
+            DiffusionManifold(60, 10, dimension=12, n_projection_components=60, **options).fit(images[:n]).to_module()
+        )
+        leaf = new.clone().requires_grad_()
+        return lambda: torch.autograd.grad(layer(leaf), leaf, g)
+
+    def rolled(n: int) -> Callable[[], object]:
+        fitted, queries = DiffusionManifold(N_PAIRS).fit(roll(n, 0)[0]), roll(N_NEW, 1)[0]
+        return lambda: fitted.transform(queries)
+
+    def fields(n: int) -> Callable[[], object]:
+        fitted = DiffusionManifold(75, 20, dimension=2).fit(make_torus(n, random_state=0).points)
+        return lambda: ExteriorCalculus(fitted, 30, 75).fit()
+
+    def tangents(n: int) -> Callable[[], object]:
+        points = make_torus(n, random_state=0).points
+        fitted = DiffusionManifold(30, 20, dimension=2).fit(points)
+        fitted.tangent_basis(points[:2])
+        return lambda: fitted.tangent_basis(points[:500])
+
+    jobs = {
+        "transform of 10,000 new points, Swiss roll": (rolled, 10_000, 100_000),
+        "projection + vjp, 256 images, full kernel": (lambda n: vjp(n, epsilon=0.6), 600, 6_000),
+        "projection + vjp, 256 images, local kernel": (lambda n: vjp(n, n_kernel_neighbors=64), 600, 6_000),
+        "vector fields, M = 30, torus": (fields, 1_000, 10_000),
+        "500 tangent spaces, torus, once the scales are chosen": (tangents, 1_000, 10_000),
+    }
+    rows = []
+    for name, (make, few, many) in jobs.items():
+        found = medians({"few": make(few), "many": make(many)}, repeats)
+        exponent = np.log(found["many"] / found["few"]) / np.log(many / few)
+        rows.append((name, f"{few:,}", found["few"], f"{many:,}", found["many"], float(exponent)))
+    table("Growth with the number of samples", ("job", "n", "CPU s", "n", "CPU s", "exponent"), rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", choices=SECTIONS, nargs="+", default=SECTIONS)
@@ -254,6 +299,8 @@ def main() -> None:
         memory(fits)
     if "import" in args.only:
         imports(args.repeats)
+    if "growth" in args.only:
+        growths(args.repeats)
 
 
 if __name__ == "__main__":
