@@ -5,8 +5,8 @@
 Every trained network is one line in a file of results (``--work``), and is not trained again; ``--seconds`` ends a call
 early, so that the whole can be done piece by piece. Pairs are of MNIST's training digits for training and of its test
 digits for the scores. The settings without labels were chosen with seeds 100 to 103 on pairs of training digits; those
-with labels are those of the first run that was scored on test digits, kept after trials of others on training digits; the
-noise of the faces was raised from 0.15 to 0.7 when seed 0 did not follow its guidance.
+with labels are those of the first run that was scored on test digits, kept after trials of others on training digits;
+the noise of the faces was raised from 0.15 to 0.7 when seed 0 did not follow its guidance.
 """
 
 from __future__ import annotations
