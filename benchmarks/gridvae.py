@@ -26,8 +26,9 @@ from scipy.stats import norm, spearmanr
 
 from manifoldkit.datasets import FACE_ATTRIBUTES, draw_faces, face_is_possible, load_digit_pairs, make_faces
 from manifoldkit.isometry import MLP
+from manifoldkit.isometry.networks import ShapedDecoder
 from manifoldkit.priors import GridPrior, GridVAE, axis_accuracy, cell_accuracy, topographic_similarity
-from manifoldkit.priors.objective import EvidenceLoss, GaussianEncoder, ShapedDecoder
+from manifoldkit.priors.objective import EvidenceLoss, GaussianEncoder
 
 LEVELS = [-2.0, -1.0, 0.0, 1.0, 2.0, 3.0]
 RUNS = 4  # a group, of which the loss chooses one

@@ -14,6 +14,7 @@ Examples
 from __future__ import annotations
 
 __all__ = [
+    "CalibrationWarning",
     "DegenerateTangentWarning",
     "DisconnectedGraphWarning",
     "DuplicatePointsWarning",
@@ -61,6 +62,10 @@ class ReachWarning(ManifoldWarning):
 
 class ScaleWarning(ManifoldWarning):
     """The kernel scale lies outside the range in which the diffusion approximates a Laplacian."""
+
+
+class CalibrationWarning(ManifoldWarning):
+    """Too few held-out samples for a test to reject anything."""
 
 
 class DegenerateTangentWarning(ManifoldWarning):

@@ -22,6 +22,8 @@ __all__ = ["Record", "digest_of", "fingerprint_of"]
 
 #: How every record begins.
 HEAD = '{"manifoldkit": "evaluation", "run": "'
+#: What every module has.
+_OWN = frozenset(vars(torch.nn.Module()))
 #: What a line of the record holds.
 KEYS = {"batch", "data", "labels", "predictions", "figures"}
 
@@ -96,7 +98,11 @@ class _Hasher(NumpyHasher):
 
     def save(self, obj: Any) -> None:
         if isinstance(obj, torch.nn.Module):
-            obj = (repr(obj), list(obj.state_dict().items()))
+            settings = [(name, type(part).__qualname__, _settings(part)) for name, part in obj.named_modules()]
+            obj = (repr(obj), list(obj.state_dict().items()), settings)
+        elif isinstance(obj, FunctionType) and ("<" in obj.__qualname__ or obj.__module__ == "__main__"):
+            code = obj.__code__
+            obj = (obj.__qualname__, code.co_code, repr(code.co_consts), repr(code.co_names))
         elif isinstance(obj, torch.Tensor):
             plain = obj.detach().cpu()
             plain = plain.float() if plain.dtype == torch.bfloat16 else plain
@@ -105,6 +111,11 @@ class _Hasher(NumpyHasher):
             name = f"{type(obj).__module__}.{type(obj).__qualname__}"
             obj = (name, {key: value for key, value in vars(obj).items() if key not in obj.MADE_LATER})
         super().save(obj)
+
+
+def _settings(module: torch.nn.Module) -> list[tuple[str, Any]]:
+    """What a module holds besides weights and modules: a scale, a temperature, a forward that was put in its place."""
+    return sorted((name, value) for name, value in vars(module).items() if name not in _OWN)
 
 
 def _hash(value: Any, what: str) -> str:
@@ -120,7 +131,7 @@ def _hash(value: Any, what: str) -> str:
 def fingerprint_of(
     model: torch.nn.Module, attacks: Mapping[str, Attack], plan: Any, calibration: Any, random_state: int
 ) -> str:
-    """A digest of the networks' weights and layers, and of all that the attacks and the calibration are set to."""
+    """A digest of the networks' weights, layers and settings, and of what attacks and calibration are set to."""
     parts = [repr(plan), repr(random_state), _hash(model, "the model"), _hash(calibration, "the calibration")]
     for name, attack in attacks.items():
         parts.append(f"{name!r} {type(attack).__module__}.{type(attack).__qualname__}")

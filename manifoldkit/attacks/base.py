@@ -28,7 +28,7 @@ from manifoldkit.attacks._input import (
 from manifoldkit.attacks._model import Network, as_found
 from manifoldkit.attacks.constraints import Constraint, norms
 from manifoldkit.attacks.loop import STATUSES, SUCCESS, Walk, walk
-from manifoldkit.attacks.losses import Loss, resolve
+from manifoldkit.attacks.losses import Loss, dlr, dlr_of_targets, resolve
 from manifoldkit.attacks.result import AttackResult
 from manifoldkit.attacks.steps import FixedSteps, StepRule
 from manifoldkit.attacks.tangent import bases, checked, choose, tangent_share
@@ -68,6 +68,8 @@ class Attack(ABC):
     early_stop: bool = True
     least_steps = 0
     needs_manifold = False
+    #: Whether `eps` is a budget, which an evaluation may vary.
+    limited_by_eps: bool = True
 
     def __init__(
         self,
@@ -197,7 +199,8 @@ class Attack(ABC):
             model returns NaN, the wrong shape, or nothing that can be differentiated.
         """
         with torch.inference_mode(False), torch.no_grad(), as_found(*self._modules()):
-            network = Network(self.model, self.loss, self.targeted)
+            loss = dlr_of_targets if self.targeted and self.loss is dlr else self.loss
+            network = Network(self.model, loss, self.targeted)
             x = read_images(images, *network.home(), self.bounds)
             goal = read_labels(labels, len(x), x.device)
             members = self._members(manifold_labels, goal)

@@ -118,7 +118,10 @@ def evaluate(
     attacks : dict of str to Attack
         None of them targeted. An `eps` or `alpha` with a number for each sample has them in the order of the loader.
     eps : sequence of float, optional
-        Budgets for the attacks that have one, in place of their own; default: each attack as it is.
+        Budgets for the attacks that have one, in place of their own, whatever its norm and unit: evaluate those that
+        measure otherwise (another norm, codes) by calls of their own. Default: each attack as it is, also of patches,
+        which only their mask limits. The figures of a budget are those of the adversaries found with it or with a
+        smaller one.
     calibration : OnManifoldTest, optional
         Fitted on held-out images; gives every adversary its `p_value`.
     path : path, optional
@@ -170,7 +173,8 @@ def evaluate(
         raise ValueError("eps must hold at least one budget, or be None")
     plan: list[tuple[str, float | None]] = []
     for name, attack in attacks.items():
-        plan += [(name, e) for e in budgets] if budgets and attack.eps is not None else [(name, None)]
+        limited = attack.eps is not None and attack.limited_by_eps
+        plan += [(name, e) for e in budgets] if budgets and limited else [(name, None)]
     record = (
         None if path is None else Record(Path(path), fingerprint_of(model, attacks, plan, calibration, random_state))
     )

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import torch
 from torch.nn import functional
 
-__all__ = ["Loss", "cross_entropy", "dlr", "margin", "resolve"]
+__all__ = ["Loss", "cross_entropy", "dlr", "dlr_of_targets", "margin", "resolve"]
 
 Loss: TypeAlias = "Callable[[torch.Tensor, torch.Tensor], torch.Tensor]"
 
@@ -63,6 +63,25 @@ def dlr(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     top = logits.topk(3, dim=1).values
     spread = (top[:, 0] - top[:, 2]).clamp_min(1e-12)
     return margin(logits, labels) / spread
+
+
+def dlr_of_targets(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    r"""What a targeted attack lowers: the same ratio for a target t, over another spread.
+
+    .. math:: (\max_{j \neq t} z_j - z_t) / (z_{\pi_1} - (z_{\pi_3} + z_{\pi_4}) / 2)
+
+    Negating :func:`dlr` would not do: a walk could raise its denominator instead of the target. Needs four classes.
+    While the true class leads it is the loss of Croce and Hein, with the sign turned.
+
+    Examples
+    --------
+    >>> dlr_of_targets(torch.tensor([[3.0, 1.0, 2.0, 1.0]]), torch.tensor([2]))
+    tensor([0.5000])
+    """
+    if logits.shape[1] < 4:
+        raise ValueError(f"the targeted loss 'dlr' needs four classes, got {logits.shape[1]}: take loss='margin'")
+    top = logits.topk(4, dim=1).values
+    return margin(logits, labels) / (top[:, 0] - top[:, 2:].mean(dim=1)).clamp_min(1e-12)
 
 
 def resolve(loss: str | Loss) -> Loss:

@@ -76,8 +76,8 @@ class OnManifoldPGD(Attack):
     generator : torch.Generator, optional
         Source of random numbers (of random starts and of the random walk); None is a fresh one.
     budget : {"ambient", "geodesic"}, default="ambient"
-        What `eps` limits: the straight distance from the start, or the length of the walk (sum of its chords), which
-        is at least the geodesic distance.
+        What `eps` limits: the straight distance from the start, or the length of the walk, the sum of its chords. For
+        steps that are short beside the radius of curvature that is at least the geodesic distance.
     line_search : sequence of float, optional
         Multiples of `alpha`, of which each step takes the one with the largest loss, at the cost of a projection and a
         forward pass for each: ``line_search=numpy.geomspace(0.01, 10, 7)`` is a sweep over three decades.

@@ -202,6 +202,13 @@ class PatchPGD(PGD):
             raise ValueError(f"nesterov must be a number that is not negative, got {nesterov!r}")
         read_radius(alpha, "alpha")
 
+    @property
+    def limited_by_eps(self) -> bool:  # type: ignore[override]
+        """Whether a radius was given; without one the bounds are all that limits the pixels of the patch."""
+        assert self.bounds is not None
+        assert self.eps is not None
+        return bool((self.eps < float(self.bounds[1]) - float(self.bounds[0])).any())
+
     def _bind(
         self,
         images: torch.Tensor,

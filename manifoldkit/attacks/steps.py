@@ -227,8 +227,9 @@ def _checkpoints(steps: int) -> frozenset[int]:
 class LineSearch(StepRule):
     r"""At each step the best of several lengths, :math:`\alpha \in \{\alpha_1, \dots, \alpha_J\}` times the rule's.
 
-    Every length costs a projection and a forward pass. The length of the largest objective is taken; a step may
-    lower the objective if each of them does.
+    Every length costs a projection and a forward pass. The length of the largest objective is taken, of equal ones
+    the longest: where a loss is flat in finite precision, a short step would go nowhere. A step may lower the objective
+    if each of them does.
 
     Parameters
     ----------
@@ -238,7 +239,7 @@ class LineSearch(StepRule):
 
     def __init__(self, alpha: torch.Tensor, like: torch.Tensor, factors: tuple[float, ...]) -> None:
         super().__init__(alpha, like)
-        self.factors = factors
+        self.factors = sorted(factors)
 
     def advance(
         self,
@@ -253,7 +254,7 @@ class LineSearch(StepRule):
         for factor in self.factors:
             trial = constraint.project(x + factor * self.alpha * direction)
             reached = value(trial)
-            better = reached > highest
+            better = reached >= highest
             moved = torch.where(column(better, x).bool(), trial, moved)
             highest = torch.where(better, reached, highest)
         return moved, direction.flatten(1).any(dim=1)

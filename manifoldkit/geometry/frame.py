@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.decomposition import PCA
 
 from .._saving import savable
 from .neighbors import Floats
@@ -54,5 +53,7 @@ def choose_frame(X: Floats, n_components: float | None, random_state: Any) -> Fr
     """
     if n_components is None:
         return Frame(X.mean(axis=0), None)
+    from sklearn.decomposition import PCA  # a tenth of a second, for what few ask for
+
     pca = PCA(n_components, random_state=random_state).fit(X)
     return Frame(pca.mean_, np.ascontiguousarray(pca.components_.T))

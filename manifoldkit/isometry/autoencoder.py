@@ -16,7 +16,7 @@ from .._arrays import as_tensor
 from .._modules import evaluating
 from ..geometry.coded import CodedManifold
 from ._input import check_size
-from .networks import ACTIVATIONS, MLP, Normalised, TiedDecoder
+from .networks import ACTIVATIONS, MLP, Normalised, ShapedDecoder, TiedDecoder
 from .penalties import DecoderIsometry, EncoderIsometry, Penalty
 from .solvers import Objective, isomap_codes, principal_codes, regress, run_adam, run_lbfgs
 
@@ -267,7 +267,7 @@ class IsometricAutoencoder(CodedManifold):
         return encoder, copy.deepcopy(self.decoder)
 
     def _fits(self, x: torch.Tensor, encoder: Normalised, decoder: Normalised) -> None:
-        """Refuse networks of the user that do not fit the samples."""
+        """Refuse networks that do not fit the samples, and bring those that answer in vectors to their shape."""
         with torch.no_grad(), evaluating(encoder, decoder):
             codes = encoder(x[:2].to(encoder.shift))
             if codes.shape != (len(x[:2]), self.n_components):
@@ -280,6 +280,8 @@ class IsometricAutoencoder(CodedManifold):
             raise ValueError(
                 f"the decoder must return samples of shape {tuple(x.shape[1:])}, got {tuple(images.shape[1:])}"
             )
+        if images.shape[1:] != x.shape[1:]:  # else the error would be one of all pairs of samples
+            decoder.network = ShapedDecoder(decoder.network, tuple(x.shape[1:]))
 
     def _refuse_frozen(self, encoder: Normalised, decoder: Normalised) -> None:
         if self.max_iter and not (_learns(encoder) or _learns(decoder)):
@@ -301,7 +303,7 @@ class IsometricAutoencoder(CodedManifold):
             else:
                 with torch.no_grad():
                     targets = encoder.network(inner)
-            if not isinstance(decoder.network, TiedDecoder):
+            if not isinstance(getattr(decoder.network, "network", decoder.network), TiedDecoder):
                 regress(decoder.network, targets, inner, 3 * _ROUND)
 
     def _initial_codes(self, inner: torch.Tensor, encoder: Normalised, generator: torch.Generator) -> torch.Tensor:

@@ -12,7 +12,7 @@ from torch import nn
 
 from ._input import check_size, fresh
 
-__all__ = ["ACTIVATIONS", "MLP", "Normalised", "TiedDecoder", "initialise"]
+__all__ = ["ACTIVATIONS", "MLP", "Normalised", "ShapedDecoder", "TiedDecoder", "initialise"]
 
 #: Activations by name; "softplus" is nearly a ReLU, with a second derivative.
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"tanh": nn.Tanh, "softplus": partial(nn.Softplus, beta=100)}
@@ -137,3 +137,17 @@ def initialise(module: nn.Module, generator: torch.Generator | None = None) -> N
                 if parameter is not None:
                     draw = torch.rand(parameter.shape, generator=generator, device=generator.device)
                     parameter.copy_((2.0 * draw - 1.0) * bound)
+
+
+class ShapedDecoder(nn.Module):
+    """A network (B, n) -> (B, D) or (B, *shape), as one to samples of `shape`."""
+
+    def __init__(self, network: nn.Module, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.network, self.shape = network, shape
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        out = self.network(z)
+        if len(out) != len(z) or out[0].numel() != math.prod(self.shape):
+            raise ValueError(f"the decoder must return samples of shape {self.shape}, got {tuple(out.shape[1:])}")
+        return out.reshape(-1, *self.shape)

@@ -16,12 +16,12 @@ from .._modules import evaluating
 from ..datasets._validation import check_count, check_real
 from ..geometry.coded import CodedManifold
 from ..geometry.decoder import _home
-from ..isometry.networks import MLP, initialise
+from ..isometry.networks import MLP, ShapedDecoder, initialise
 from ..isometry.solvers import run_adam
 from ..isometry.training import batches
 from .grid import GridPrior
 from .kl import KL_MODES, matched_levels
-from .objective import EvidenceLoss, GaussianEncoder, ShapedDecoder
+from .objective import EvidenceLoss, GaussianEncoder
 
 __all__ = ["GridVAE"]
 

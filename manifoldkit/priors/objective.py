@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import nn
 
+from ..isometry.networks import ShapedDecoder
 from .grid import GridPrior
 from .kl import draw_codes, grid_kl
 
-__all__ = ["EvidenceLoss", "GaussianEncoder", "ShapedDecoder"]
+__all__ = ["EvidenceLoss", "GaussianEncoder"]
 
 LOGVAR_RANGE = (-12.0, 4.0)
 
@@ -38,20 +38,6 @@ class GaussianEncoder(nn.Module):
                 f"shape {(len(x), 2 * self.n_dims)}, got {tuple(out.shape)}: the prior has n_dims={self.n_dims}"
             )
         return out[:, : self.n_dims], out[:, self.n_dims :].clamp(*LOGVAR_RANGE)
-
-
-class ShapedDecoder(nn.Module):
-    """A network (B, n) -> (B, D) or (B, *shape), as one to samples of `shape`."""
-
-    def __init__(self, network: nn.Module, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.network, self.shape = network, shape
-
-    def forward(self, z: torch.Tensor) -> torch.Tensor:
-        out = self.network(z)
-        if len(out) != len(z) or out[0].numel() != math.prod(self.shape):
-            raise ValueError(f"the decoder must return samples of shape {self.shape}, got {tuple(out.shape[1:])}")
-        return out.reshape(-1, *self.shape)
 
 
 class EvidenceLoss:

@@ -95,7 +95,10 @@ class RiskAttacks:
             result: Any = attack.run(centre[rows], y[rows], manifold_labels=which, start=start[rows])
             # The walk's ball lies about the foot of the centre, which is another point if the centre is off ("raw").
             near = norms(result.adversarial - centre[rows], self.norm) <= budget[rows] * (1 + 1e-6)
-            hit = result.success & near
+            # Clipped to the bounds, or learned and not idempotent, it may have left the manifold.
+            back = choose(self.manifold, which).project(result.adversarial)
+            landed = norms(result.adversarial - back, self.norm) <= self.tolerance**0.5 * budget[rows] / 2
+            hit = result.success & near & landed
             found["in_manifold"][rows] = hit
             found["in_manifold_at"][rows[hit]] = result.adversarial[hit]
 

@@ -15,6 +15,9 @@ from ..geometry.protocol import LabelledManifold, Manifold
 
 __all__ = ["DistanceCalibration"]
 
+#: Shares of a sample's length that networks, which compute in float32, cannot tell from nothing.
+ROUNDING = 8 * torch.finfo(torch.float32).eps
+
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -71,7 +74,7 @@ class DistanceCalibration(BaseEstimator):
         return self
 
     def distance(self, X: Array, labels: Any = None) -> Floats:
-        """Distance (n,) of samples to (their) manifold."""
+        """Distance (n,) of samples to (their) manifold, 0 where it is no more than the rounding of float32."""
         batch = as_tensor(X, "X")
         manifold = self.manifold
         if isinstance(manifold, LabelledManifold):
@@ -79,7 +82,9 @@ class DistanceCalibration(BaseEstimator):
                 raise ValueError("labels are needed, since the manifold is chosen by label")
             manifold = manifold.at(labels)
         projected = as_tensor(manifold.project(batch), "the projection")
-        return as_array(torch.linalg.vector_norm((batch - projected).flatten(1), dim=1))
+        distance = torch.linalg.vector_norm((batch - projected).flatten(1), dim=1)
+        rounding = ROUNDING * torch.linalg.vector_norm(batch.flatten(1), dim=1)
+        return as_array(torch.where(distance > rounding, distance, 0.0))
 
     def quantile(self, X: Array, labels: Any = None) -> Floats:
         """Share (n,) of held-out samples that are at most as far from their manifold as each sample of `X`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +17,14 @@ from .._arrays import Array, as_array, as_tensor
 from ..attacks._input import column
 from ..attacks.constraints import norms
 from ..attacks.tangent import bases, choose, tangent_share
+from ..exceptions import CalibrationWarning
 from ..geometry.protocol import LabelledManifold, Manifold
 from .calibration import DistanceCalibration
 
 __all__ = ["OnManifoldReport", "OnManifoldTest"]
+
+#: Held-out samples from which on the least p-value is 0.05.
+ENOUGH = 39
 
 Floats = NDArray[np.float64]
 
@@ -70,7 +75,10 @@ class OnManifoldTest(BaseEstimator):
     Notes
     -----
     Real neighbours are usually farther apart than an attack moves, and curvature makes their change less tangent; so
-    the test of the share is mild for small changes.
+    the test of the share is mild for small changes. It is the other way round where real data have next to no noise
+    (rendered scenes, samples of a decoder) and an attack moves further than neighbours are apart: the chord of a
+    longer walk is less tangent than theirs, and walks that never left the manifold are rejected. Read `distance_p`
+    alone there.
 
     Examples
     --------
@@ -98,11 +106,24 @@ class OnManifoldTest(BaseEstimator):
         Parameters
         ----------
         X : array or Tensor (n, *shape)
-            At least two of each label.
+            At least two of each label; with fewer than 39 no p-value is below 0.05.
         labels : array (n,), optional
             Needed if the manifold is chosen by label.
+
+        Warns
+        -----
+        CalibrationWarning
+            If there are so few held-out samples of a label that nothing could be rejected.
         """
         self._distances = DistanceCalibration(self.manifold).fit(X, labels)
+        fewest = min(map(len, self._distances.distances_.values()))
+        if fewest < ENOUGH:
+            warnings.warn(
+                f"with {fewest} held-out samples of a label no p_value can be below {2 / (fewest + 1):.2f}: give at "
+                f"least {ENOUGH} of each, or nothing will be found off the manifold",
+                CalibrationWarning,
+                stacklevel=2,
+            )
         flat = as_array(X, "X").reshape(len(X), -1)
         groups = self._distances.groups(labels, len(flat))
         changes = np.empty_like(flat)

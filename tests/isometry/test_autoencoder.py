@@ -445,3 +445,15 @@ def test_own_warnings_of_fits_are_none(fitted):
     with warnings.catch_warnings():
         warnings.simplefilter("error", ManifoldWarning)
         fitted.tangent_basis(X[:5])
+
+
+@pytest.mark.parametrize("options", [{}, {"decoder": "tied"}, {"solver": "adam", "batch_size": 40}])
+def test_default_networks_take_images_as_they_take_vectors(options):
+    points = make_circle(120, random_state=0).points
+    fits = [
+        IsometricAutoencoder(1, hidden=(16,), init=None, max_iter=20, **options).fit(points.reshape(120, *shape))
+        for shape in ((2,), (1, 2), (1, 2, 1))
+    ]
+    assert fits[1].inverse_transform(np.zeros((3, 1))).shape == (3, 1, 2)
+    for one in fits[1:]:
+        assert one.history_[-1]["reconstruction"] == pytest.approx(fits[0].history_[-1]["reconstruction"], rel=1e-3)
