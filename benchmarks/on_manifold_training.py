@@ -172,8 +172,8 @@ def main() -> None:
         f"Clean accuracy on 10,000 test images, the others on the first {args.attacked} of them, under 40 steps with a "
         "random start; a sample that was wrong before is not robust. Per cent, mean ± standard deviation over seeds; "
         "the last column is the gain in clean accuracy over plain training, seed by seed. The autoencoder has seen "
-        "20,000 further images, which only the on-manifold arm profits from; and the arms with adversaries see twice as "
-        "many images an update. What is due to the attack and what to these data is not told apart here.", "",
+        "20,000 further images, which only the on-manifold arm profits from; and the arms with adversaries see "
+        "twice as many images an update. What is due to the attack and what to these data is not told apart here.", "",
         "| images | training | clean | reconstructed | L_inf PGD | on-manifold | clean - plain |",
         "|---|---|---|---|---|---|---|", *rows,
     ]  # fmt: skip
