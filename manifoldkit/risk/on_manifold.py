@@ -116,14 +116,6 @@ class OnManifoldTest(BaseEstimator):
             If there are so few held-out samples of a label that nothing could be rejected.
         """
         self._distances = DistanceCalibration(self.manifold).fit(X, labels)
-        fewest = min(map(len, self._distances.distances_.values()))
-        if fewest < ENOUGH:
-            warnings.warn(
-                f"with {fewest} held-out samples of a label no p_value can be below {2 / (fewest + 1):.2f}: give at "
-                f"least {ENOUGH} of each, or nothing will be found off the manifold",
-                CalibrationWarning,
-                stacklevel=2,
-            )
         flat = as_array(X, "X").reshape(len(X), -1)
         groups = self._distances.groups(labels, len(flat))
         changes = np.empty_like(flat)
@@ -136,6 +128,14 @@ class OnManifoldTest(BaseEstimator):
         shares = self._shares(X, changes.reshape(np.shape(X)), labels)
         real = {group: shares[groups == group] for group in set(groups.tolist())}
         self.shares_ = {group: np.sort(values[~np.isnan(values)]) for group, values in real.items()}
+        fewest = min(map(len, self._distances.distances_.values()))
+        if fewest < ENOUGH:
+            warnings.warn(
+                f"with {fewest} held-out samples of a label no p_value can be below {2 / (fewest + 1):.2f}: give at "
+                f"least {ENOUGH} of each, or nothing will be found off the manifold",
+                CalibrationWarning,
+                stacklevel=2,
+            )
         return self
 
     def test(self, adversarial: Array, images: Array, labels: Any = None) -> OnManifoldReport:

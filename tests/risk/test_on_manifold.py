@@ -75,6 +75,7 @@ def test_the_rounding_of_a_network_is_no_change(seed):
     assert (moved.tangent_share < 0.1).all()
 
 
+@pytest.mark.filterwarnings("ignore::manifoldkit.exceptions.CalibrationWarning")
 def test_images_of_another_shape_are_refused():
     test = OnManifoldTest(Circle()).fit(ring(30, 0))
     with pytest.raises(ValueError, match=r"images must have shape \(3, 2\), as the adversaries, got \(1, 2\)"):
@@ -88,6 +89,7 @@ def test_smallest_p_value_is_that_of_the_sample_size():
     assert report.p_value == pytest.approx(0.02)
 
 
+@pytest.mark.filterwarnings("ignore::manifoldkit.exceptions.CalibrationWarning")
 def test_each_label_has_its_own_standard():
     t = 2 * np.pi * np.arange(300) / 300
     circle = np.column_stack([np.cos(t), np.sin(t)])
