@@ -49,9 +49,9 @@ class Attack(ABC):
     evaluation mode, its rows are taken to be independent, and afterwards its training flags, `requires_grad`,
     gradients and buffers are as they were, also when the attack raises. Only the gradient by the images is computed,
     also inside `torch.no_grad`. Samples that the model gets wrong from the outset (or that have the target class)
-    are successes of zero steps. A model that draws random numbers leaves the batch at its first lucky draw: evaluate
-    the adversaries again, several times, before you call it broken. Random numbers come from `generator` alone; None is a fresh one, seeded by the
-    operating system, and the global seed is neither read nor changed.
+    are successes of zero steps. A model that draws random numbers leaves the batch at its first lucky draw:
+    evaluate the adversaries again, several times, before you call it broken. Random numbers come from `generator`
+    alone; None is a fresh one, seeded by the operating system, and the global seed is neither read nor changed.
     """
 
     model: torch.nn.Module
