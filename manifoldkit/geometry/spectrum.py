@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
 
 from .._parallel import limited_threads
 from ..exceptions import EigenSolverError
@@ -40,6 +40,8 @@ ROUNDING = 1e-10
 LOBPCG_SIZE = 10_000
 #: Dense kernels up to this size are given to LAPACK, which never loses a copy of a degenerate pair.
 LAPACK_SIZE = 1500
+#: So are sparse ones up to this size, which cost next to nothing; ARPACK gives up where all eigenvalues are equal.
+SMALL_SIZE = 400
 #: Entries of a normalised kernel below this are nothing beside rounding. Without them ARPACK's products are sparse,
 #: which pays if no more than this share of the entries is left.
 NOTHING, SPARSE_SHARE = 1e-18, 0.4
@@ -86,10 +88,10 @@ def diffusion_spectrum(
     n_components : int
         Number of eigenpairs, the constant one included.
     solver : {"auto", "lapack", "arpack", "lobpcg"} or callable, default="auto"
-        ``"auto"`` is LAPACK for dense kernels up to n = 1,500; multilevel LOBPCG for sparse ones of 10,000 points and
-        more if near points have common neighbours, as in few dimensions; for operators
-        :func:`~manifoldkit.geometry.block_krylov.block_krylov`, which needs few products; and ARPACK for the others. A
-        callable takes the symmetric matrix and the number of pairs and returns the largest eigenvalues and their
+        ``"auto"`` is LAPACK for dense kernels up to n = 1,500 and sparse ones up to 400; multilevel LOBPCG for sparse
+        ones of 10,000 points and more if near points have common neighbours, as in few dimensions; for operators
+        :func:`~manifoldkit.geometry.block_krylov.block_krylov`, which needs few products; and ARPACK for the others.
+        A callable takes the symmetric matrix and the number of pairs and returns the largest eigenvalues and their
         vectors, in any order.
     order : array (n,), optional
         Permutation that puts neighbouring points next to each other; default: they are so already.
@@ -173,7 +175,7 @@ def _solve(
     if solver == "auto" and isinstance(matrix, LinearOperator) and fits_in(n_components, n):
         return block_krylov(matrix, n_components, random_state or np.random.RandomState(0))
     if solver == "auto":
-        if n_components > n // 2 or (not sp.issparse(matrix) and n <= LAPACK_SIZE):
+        if n_components > n // 2 or n <= (SMALL_SIZE if sp.issparse(matrix) else LAPACK_SIZE):
             solver = "lapack"
         else:
             large = sp.issparse(matrix) and n >= max(LOBPCG_SIZE, 50 * n_components)
@@ -187,10 +189,11 @@ def _solve(
         with limited_threads(1):  # BLAS threads only spin around these thin products
             try:
                 values, vectors = eigsh(_thinned(matrix), k=n_components, which="LA", v0=start, tol=0)
-            except ArpackNoConvergence as error:
+            except ArpackError as error:  # no convergence, or no space to search in
+                count = len(error.eigenvalues) if isinstance(error, ArpackNoConvergence) else "none"
                 raise EigenSolverError(
-                    f"ARPACK found {len(error.eigenvalues)} of {n_components} eigenpairs: ask for fewer components, "
-                    "use more neighbours, or eigen_solver='lapack', which takes n^3 operations"
+                    f"ARPACK found {count} of {n_components} eigenpairs: ask for fewer components, use more "
+                    "neighbours, or eigen_solver='lapack', which takes n^3 operations"
                 ) from error
         return values, vectors
     if solver == "lobpcg":
