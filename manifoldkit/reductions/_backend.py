@@ -6,6 +6,9 @@ import functools
 import logging
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -48,6 +51,19 @@ def _keops_runs() -> bool:
     return works
 
 
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Let one process at a time import pykeops, which compiles a module of its own then and reads what it writes."""
+    try:
+        import fcntl
+    except ImportError:  # no POSIX: nothing to lock with
+        yield
+        return
+    with open(os.path.join(tempfile.gettempdir(), f"manifoldkit-keops-{os.getuid()}.lock"), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @functools.cache
 def import_keops() -> Any:
     """The class LazyTensor of pykeops.
@@ -64,7 +80,8 @@ def import_keops() -> Any:
     silenced = () if "pykeops" in sys.modules or any(name in os.environ for name in VERBOSITY) else VERBOSITY
     try:
         os.environ.update(dict.fromkeys(silenced, "0"))
-        from pykeops.torch import LazyTensor
+        with _alone():
+            from pykeops.torch import LazyTensor
     except Exception as error:  # a broken installation fails in many ways
         raise ImportError(HINT) from error
     finally:
