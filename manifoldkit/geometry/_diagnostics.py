@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 from ..exceptions import DisconnectedGraphWarning, ScaleWarning, SpectrumTruncatedWarning
+from .growth import LEAST_SAMPLES
 from .neighbors import Floats
 
 __all__ = ["warn_of_noise", "warn_of_spectrum"]
@@ -14,8 +15,6 @@ __all__ = ["warn_of_noise", "warn_of_spectrum"]
 KERNEL_NEIGHBORS, ENOUGH = 64, 200
 #: By how much the dimension may exceed that of the wide scale.
 NOISE = 0.4
-#: Fewer samples do not resolve noise that leaves a shape to be seen.
-MANY = 3000
 
 #: The largest scale at which a diffusion still resembles a Laplacian, as its first Markov eigenvalue.
 LEAST_FIRST = 0.5
@@ -71,7 +70,11 @@ def _narrower(estimator: Any) -> str:
 
 def warn_of_noise(estimator: Any, wide: float) -> None:
     """Warn of noise that the kernel follows: the dimension exceeds `wide`, that of a wider scale."""
-    if estimator.dimension is None and estimator.dimension_ > wide + NOISE and len(estimator.bandwidth_) > MANY:
+    if (
+        estimator.dimension is None
+        and estimator.dimension_ > wide + NOISE
+        and len(estimator.bandwidth_) > LEAST_SAMPLES
+    ):
         warnings.warn(
             f"with {estimator.n_neighbors_} neighbours the samples have dimension {estimator.dimension_:.1f}, and "
             f"{wide:.1f} at a larger scale: so many samples resolve their noise. Fit some thousands of them "

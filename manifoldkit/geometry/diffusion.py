@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import warnings
 from typing import Any
 
@@ -23,8 +22,6 @@ from .nystrom import FAR_MODES, NystromLayer, NystromRow
 from .tangents import TANGENT_METHODS, neighbor_offsets, tangent_basis
 
 __all__ = ["DiffusionManifold"]
-
-logger = logging.getLogger("manifoldkit")
 
 
 @savable

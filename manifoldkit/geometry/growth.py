@@ -18,7 +18,7 @@ from .._arrays import chunks
 from .._distances import squared_distances
 from .neighbors import Floats
 
-__all__ = ["growth", "neighbors_beyond_noise", "wide_growth"]
+__all__ = ["LEAST_SAMPLES", "growth", "neighbors_beyond_noise", "wide_growth"]
 
 #: Points at which growth is measured.
 N_ROWS = 128
