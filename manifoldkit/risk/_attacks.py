@@ -9,7 +9,7 @@ import torch
 
 from ..attacks import PGD, SubspacePGD, tnar_tangent
 from ..attacks._input import column
-from ..attacks._model import as_found
+from ..attacks._model import as_found, check_logits
 from ..attacks.constraints import norms
 from ..attacks.tangent import bases, choose, tangent_share
 from ..geometry.protocol import LabelledManifold, Manifold
@@ -114,22 +114,22 @@ class RiskAttacks:
             return
         members = None if members is None else members[rows]
         adversary, centre, radius = found["adv_at"][rows], found["centre"][rows], found["radius"][rows] * (1 + 1e-6)
+        # No adversary is farther from the centre than `radius`: within eps of x, which is within delta of the centre.
         feet, share = foot_points(self.manifold, adversary, members, n_iter=self.n_refine)
         found["share"][rows] = share
         classes, wrong = self._classes(feet), y[rows]
         within = norms(feet - centre, self.norm) <= 2 * radius
         self._add(found, "in_manifold", rows, within & (classes != wrong), feet)
-        change = adversary - centre
-        straight = tangent_share(change, bases(choose(self.manifold, members).tangent_basis(centre), centre))
-        along = (straight <= self.tolerance) & (norms(change, self.norm) <= radius)
-        self._add(found, "normal", rows, along, adversary)
-        height = norms(adversary - feet, self.norm) <= radius
-        above = within & height & (share <= self.tolerance) & (classes != self._classes(adversary))
-        self._add(found, "near", rows, above, adversary)
+        basis = bases(choose(self.manifold, members).tangent_basis(centre), centre)
+        straight = tangent_share(adversary - centre, basis)
+        self._add(found, "normal", rows, straight <= self.tolerance, adversary)
+        low = norms(adversary - feet, self.norm) <= radius  # and so the foot within 2 radius of the centre
+        # Where the foot has the class of the adversary, it is a witness in the manifold, which goes before this one.
+        self._add(found, "near", rows, low & (share <= self.tolerance), adversary)
 
     def _classes(self, x: torch.Tensor) -> torch.Tensor:
         with torch.no_grad(), as_found(self.model):
-            return self.model(x).argmax(dim=1)
+            return check_logits(self.model(x), len(x)).argmax(dim=1)
 
     @staticmethod
     def _put(found: dict[str, torch.Tensor], name: str, mask: torch.Tensor, points: torch.Tensor) -> None:
