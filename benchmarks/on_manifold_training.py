@@ -3,10 +3,11 @@
     python benchmarks/on_manifold_training.py --out benchmarks/on_manifold_training.md
 
 Small networks are trained on few MNIST images: plainly, with L_inf adversaries, with on-manifold adversaries, and, as
-their control, with images decoded from random codes of the same ball, which no attack has seen. The manifold is that of an autoencoder with 16 codes, made uncorrelated with unit variance, trained on 20,000 training
-images that no classifier sees (the source trains its decoders on all training images). All arms of a seed begin with
-the same weights and see the same batches. The source has larger networks, class-specific VAE-GANs, 40 steps and
-eps = 0.3 in L_inf; so this tests the claim, not the figures.
+their control, with images decoded from random codes of the same ball, which no attack has seen. The manifold is that of
+an autoencoder with 16 codes, made uncorrelated with unit variance, trained on 20,000 training images that no classifier
+sees (the source trains its decoders on all training images). All arms of a seed begin with the same weights and see the
+same batches. The source has larger networks, class-specific VAE-GANs, 40 steps and eps = 0.3 in L_inf; so this tests
+the claim, not the figures.
 
 Autoencoder and rows are kept in the folder `--work`: the same command goes on where it was interrupted.
 """
@@ -100,7 +101,7 @@ def attack_for(arm: str, net: nn.Module, encoder: nn.Module, decoder: nn.Module,
 
 
 def figures(net: nn.Module, encoder: nn.Module, decoder: nn.Module, x: Tensor, y: Tensor, n: int) -> list[float]:
-    """Per cent: accuracy clean, of reconstructions, under PGD, under latent PGD; adversaries of both passing for real."""
+    """Per cent: accuracy clean, of reconstructions, under PGD and latent PGD; their adversaries that pass for real."""
     with torch.no_grad():
         clean = float((net(x).argmax(1) == y).double().mean())
         rebuilt = float((net(decoder(encoder(x[:n]))).argmax(1) == y[:n]).double().mean())
@@ -192,8 +193,8 @@ def main() -> None:
         "random codes of the ball in which the attack walks. *Pass for real*: adversaries that `OnManifoldTest`, "
         f"fitted on the last {HELD_OUT} test images, does not tell from real images at level 0.05 (manifold of the "
         "autoencoder, codes refined).", "",
-        "| images | training | clean | reconstructed | L_inf PGD | on-manifold | L_inf pass for real | on-manifold pass "
-        "for real | clean - plain |",
+        "| images | training | clean | reconstructed | L_inf PGD | on-manifold | L_inf pass for real | on-manifold "
+        "pass for real | clean - plain |",
         "|---|---|---|---|---|---|---|---|---|", *rows,
     ]  # fmt: skip
     text = "\n".join(lines) + "\n"

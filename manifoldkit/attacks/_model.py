@@ -153,15 +153,17 @@ class Network:
         return -value if self.targeted else value
 
     def _logits(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if self._checked:
+            return check_logits(self.model(x), len(x))
+        with torch.no_grad():  # before the others: a loss may need what the last forward has left in the model
+            few = check_logits(self.model(x.detach()[:FEW]), min(len(x), FEW))
         logits = check_logits(self.model(x), len(x))
-        if not self._checked:
-            self._check_once(logits.detach(), labels)
-            self._check_steady(x.detach()[:FEW], logits.detach()[:FEW])
+        self._check_once(logits.detach(), labels)
+        self._check_steady(few, logits.detach()[:FEW])
         return logits
 
-    def _check_steady(self, x: torch.Tensor, logits: torch.Tensor) -> None:
-        with torch.no_grad():
-            again = check_logits(self.model(x), len(x))
+    @staticmethod
+    def _check_steady(logits: torch.Tensor, again: torch.Tensor) -> None:
         rounding = torch.finfo(logits.dtype).eps ** 0.5 * (1 + logits.abs().max())
         if not ((again - logits).abs() <= rounding).logical_or(again == logits).all():  # equal where infinite
             warnings.warn(

@@ -166,6 +166,11 @@ class Attack(ABC):
                 return bool(value)
         return value
 
+    def _of_each(self) -> dict[str, torch.Tensor]:
+        """The radii and step lengths that are given for each sample, by their names."""
+        given = {"eps": self.eps, "alpha": self.alpha}
+        return {name: values for name, values in given.items() if values is not None and values.ndim}
+
     def _check(self) -> None:
         """Refuse values that do not go together."""
         if self.restarts > 1 and not self.random_start:

@@ -219,6 +219,7 @@ class LatentPGD(PGD):
     decoder: torch.nn.Module
     encoder: torch.nn.Module
     box: tuple[float, float] | None
+    eps_of_images = False
 
     def __init__(
         self,
