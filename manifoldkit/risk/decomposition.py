@@ -105,8 +105,7 @@ def decompose_risk(
     n_refine : int, default=20
         Gauss-Newton steps of the foot points; 0 takes `manifold.project` as it is.
     tolerance : float, default=0.001
-        Largest tangent share (of the squared length) of a change that counts as normal: 0.001 are 1.8 degrees. A
-        witness on the manifold may be off it by the root of this share times the budget.
+        Largest tangent share (of the squared length) of a change that counts as normal: 0.001 are 1.8 degrees.
     exclude_misclassified : bool, default=False
         Count normal and in-manifold risk only of samples that are right. By definition both contain the wrong ones.
     allow_large_eps : bool, default=False

@@ -410,6 +410,23 @@ def test_witnesses_count_only_for_what_they_prove(score, manifold, cause):
     assert risk.normal[0] == (cause == "normal")
 
 
+class TwoLines:
+    """The lines of height 0 and 2, with a projection that takes whatever is above the lower one to the upper one."""
+
+    def project(self, x):
+        return torch.stack([x[:, 0], 2.0 * (x[:, 1] > 0.05)], dim=1)
+
+    def tangent_basis(self, x):
+        return LINE.tangent_basis(x)
+
+
+def test_feet_are_looked_for_from_that_of_the_sample_too():
+    """Else the foot of an adversary may be one that is farther away than the sample itself, and explain nothing."""
+    options = {"off_manifold": "raw", "random_state": 0}
+    risk = decompose_risk(Discs(ASIDE), np.zeros((1, 2)), [1], TwoLines(), EPS, **options)
+    assert risk.cause.tolist() == ["nearby_normal"]
+
+
 @pytest.mark.parametrize("factor", [0.99, 1.01])
 def test_each_risk_begins_at_the_distance_of_the_boundary(factor):
     above, ahead = Discs((0, 1, 0.9)), Discs(beyond=0.1)
