@@ -196,8 +196,8 @@ def main() -> None:
         "20,000 further images, from which the arms with codes profit, and all arms but the plain one see twice as "
         "many images an update. The arm of random codes tells these data from the attack: its images are decoded from "
         "random codes of the ball in which the attack walks. *Pass for real*: share of the adversaries (the first "
-        f"{TESTED}) that `OnManifoldTest`, fitted on the last {HELD_OUT} test images, does not tell from real images at "
-        "level 0.05 (manifold of the autoencoder, codes refined).", "",
+        f"{TESTED}) that `OnManifoldTest`, fitted on the last {HELD_OUT} test images, does not tell from real images "
+        "at level 0.05 (manifold of the autoencoder, codes refined).", "",
         "| images | training | clean | reconstructed | L_inf PGD | on-manifold | L_inf pass for real | on-manifold "
         "pass for real | clean - plain |",
         "|---|---|---|---|---|---|---|---|---|", *rows,

@@ -45,7 +45,8 @@ class Attack(ABC):
 
     Images are torch tensors or numpy arrays of floating numbers, (B, ...) of any sample shape, and the answer has
     their kind, dtype and device. The computation happens on the device and in the dtype of the model's parameters
-    (those of the images when the model has none), so success refers to the images in that dtype. The model runs in
+    (those of the images when the model has none), so success refers to the images in that dtype, and limits are kept
+    up to its rounding. The model runs in
     evaluation mode, its rows are taken to be independent, and afterwards its training flags, `requires_grad`,
     gradients and buffers are as they were, also when the attack raises. Only the gradient by the images is computed,
     also inside `torch.no_grad`. Samples that the model gets wrong from the outset (or that have the target class)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from manifoldkit import DiffusionManifold, ManifoldAtlas
+from manifoldkit.attacks import SubspacePGD
 from manifoldkit.datasets import make_circle, make_circle_task, make_plane_task
 from manifoldkit.exceptions import ReachWarning
 from manifoldkit.geometry import Circle, Plane, Sphere
@@ -408,6 +409,25 @@ def test_witnesses_count_only_for_what_they_prove(score, manifold, cause):
     assert risk.adv.all()
     assert risk.cause.tolist() == [cause]
     assert risk.normal[0] == (cause == "normal")
+
+
+class Shrinking(Plane):
+    """The first axis, with a projection that is not idempotent, as one that was learned: it moves points inwards."""
+
+    def __init__(self):
+        super().__init__([[1.0], [0.0]])
+
+    def project(self, x):
+        return 0.9 * super().project(x)
+
+
+def test_walks_go_on_until_they_land_on_an_adversary():
+    """Broken at 1.5 eps, where a walk ends, the network is right at 1.35, where it lands; 2 eps land at 1.8."""
+    walk = SubspacePGD(torch.nn.Module(), Shrinking(), 2 * EPS, "tangent")
+    assert float(walk._step_sizes(1, walk.eps.expand(1))) == pytest.approx(0.5 * EPS)
+    risk = decompose_risk(Discs(beyond=1.45 * EPS), np.zeros((1, 2)), [1], Shrinking(), EPS, tnar=False, restarts=1)
+    assert risk.in_manifold.all()
+    assert risk.witnesses["in_manifold"][0, 0] == pytest.approx(1.8 * EPS, rel=1e-5)
 
 
 class TwoLines:
