@@ -50,15 +50,15 @@ class RiskAttacks:
 
         `members` (B,) are the labels by which a `LabelledManifold` is chosen; None for a plain manifold.
         """
-        feet, _ = foot_points(self.manifold, x, members, n_iter=self.n_refine)
-        feet = feet if self.bounds is None else feet.clamp(*self.bounds)
+        foot, _ = foot_points(self.manifold, x, members, n_iter=self.n_refine)
+        feet = foot if self.bounds is None else foot.clamp(*self.bounds)
         delta = norms(x - feet)
         at = feet if self.off_manifold == "project" else x
         centre = x if self.off_manifold == "raw" else feet
         radius = torch.full_like(delta, self.eps) + (delta if self.off_manifold == "inflate" else 0.0)
         found = {
             "delta": delta,
-            "foot": feet,
+            "foot": foot,
             "radius": radius,
             "centre": centre,
             "centre_class": self._classes(centre),
