@@ -159,7 +159,7 @@ def autoencoder(epochs: int, seed: int, n_refinements: int = 0) -> DecoderManifo
             optimizer.zero_grad()
             (decoder(encoder(x[rows])) - x[rows]).square().mean().backward()
             optimizer.step()
-    return DecoderManifold(encoder.eval(), decoder.eval(), n_refinements=n_refinements)
+    return DecoderManifold(encoder.eval(), decoder.eval(), n_refinements=n_refinements, tol=1e-3)
 
 
 @lru_cache

@@ -23,6 +23,7 @@ __all__ = [
     "read_norm",
     "read_number",
     "read_radius",
+    "read_seed",
     "read_steps",
 ]
 
@@ -127,6 +128,11 @@ def read_bounds(bounds: Any, name: str = "bounds") -> tuple[float, float] | None
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ValueError(f"{name} must be finite with low < high, or None, got {bounds!r}")
     return low, high
+
+
+def read_seed(value: Any) -> int:
+    """A seed: an integer that is not negative."""
+    return read_steps(value, "random_state", 0)
 
 
 def read_module(module: Any, name: str) -> torch.nn.Module:

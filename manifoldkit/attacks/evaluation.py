@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from manifoldkit.attacks._input import as_numpy, read_radius
+from manifoldkit.attacks._input import as_numpy, read_radius, read_seed
 from manifoldkit.attacks._record import Record, digest_of, fingerprint_of
 from manifoldkit.attacks.base import Attack
 
@@ -159,13 +159,15 @@ def evaluate(
         raise ValueError("attacks must be a dict of names and attacks, with one entry at the least")
     for name, attack in attacks.items():
         if not isinstance(attack, Attack):
-            raise TypeError(f"attacks[{name!r}] must be an Attack, got {type(attack).__name__}")
+            what = f"the class {attack.__name__}: make one" if isinstance(attack, type) else type(attack).__name__
+            raise TypeError(f"attacks[{name!r}] must be an Attack, got {what}")
         if attack.targeted:
             raise ValueError(
                 f"attacks[{name!r}] is targeted and would take the true classes for its goals: evaluate untargeted ones"
             )
     if calibration is not None and not hasattr(calibration, "test"):
         raise TypeError(f"calibration must be a fitted OnManifoldTest or None, got {type(calibration).__name__}")
+    read_seed(random_state)
     plan = _plan(attacks, eps)
     record = (
         None if path is None else Record(Path(path), fingerprint_of(model, attacks, plan, calibration, random_state))
@@ -174,8 +176,13 @@ def evaluate(
     first = 0
     for number, batch in enumerate(tqdm(loader, desc="evaluation", disable=not progress)):
         if not isinstance(batch, Sequence) or len(batch) != 2:
-            raise TypeError(f"the loader must give pairs (images, labels), got {type(batch).__name__}")
+            what = f"{len(batch)} parts" if isinstance(batch, Sequence) else type(batch).__name__
+            raise TypeError(
+                f"the loader must give pairs (images, labels), got {what}: a single batch is a loader as [(x, y)]"
+            )
         images, labels = batch
+        if np.ndim(labels) == 0:
+            raise TypeError("the loader must give batches, got a single sample: wrap a Dataset in a DataLoader")
         if not len(labels):
             continue
         done = None if record is None else record.read(number, digest_of(images, labels))
@@ -209,7 +216,7 @@ def _plan(attacks: Mapping[str, Attack], eps: Any) -> list[tuple[str, float | No
     plan: list[tuple[str, float | None]] = []
     for name, attack in attacks.items():
         budgets, limited = given.get(name), attack.eps is not None and attack.limited_by_eps
-        if budgets is not None and not np.iterable(budgets):
+        if budgets is not None and (not np.iterable(budgets) or isinstance(budgets, str)):
             raise TypeError(
                 f"eps must be a sequence of budgets, or a dict of such, got {budgets!r}: take [{budgets!r}]"
             )

@@ -18,8 +18,10 @@ __all__ = ["SubspacePGD"]
 
 #: Share of the length of a change that may lie outside the subspace after clipping to the bounds (0.06 degrees).
 OFF = 1e-3
-#: Rounds of alternating projections; some ten are enough where the bounds do not touch the subspace.
+#: Rounds of alternating projections; some ten are enough for most.
 MOST_ROUNDS = 200
+#: Share of the radius below which a change that shrinks from round to round is none.
+GONE = 1e-6
 
 
 class _SubspaceBall(Constraint):
@@ -93,8 +95,10 @@ class _SubspaceBall(Constraint):
             wanted = inside + excess
             boxed = torch.minimum(torch.maximum(wanted, self.lower[todo]), self.upper[todo])
             excess, inside = wanted - boxed, self._part(boxed, todo)
-            off = norms(boxed - inside) > OFF * norms(boxed)
+            gone = norms(boxed, self.norm) <= GONE * self.radius[todo].flatten()
+            off = (norms(boxed - inside) > OFF * norms(boxed)) & ~gone
             done[todo[~off]] = inside[~off]
+            done[todo[gone]] = 0.0
             todo, excess, inside = todo[off], excess[off], inside[off]
             if not len(todo):
                 break
@@ -128,7 +132,7 @@ class SubspacePGD(PGD):
     - "ambient": P = I, plain :class:`PGD`.
 
     Bounds are kept together with the subspace: a change is moved to the nearest normal (or tangent) one within them, up
-    to a thousandth of its length.
+    to about a thousandth of its length; where 200 rounds do not find it, the walk is put back to the image.
 
     Parameters
     ----------

@@ -11,7 +11,14 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from manifoldkit._arrays import Array
-from manifoldkit.attacks._input import read_images, read_labels, read_module, read_number, read_steps
+from manifoldkit.attacks._input import (
+    read_generator,
+    read_images,
+    read_labels,
+    read_module,
+    read_number,
+    read_steps,
+)
 from manifoldkit.attacks._model import Network, check_classes, check_logits
 from manifoldkit.attacks.base import Attack
 from manifoldkit.attacks.losses import cross_entropy
@@ -175,10 +182,11 @@ def adversarial_training(
     x = read_images(images, *Network(read_module(model, "model"), cross_entropy, False).home(), None)
     y = read_labels(labels, len(x), x.device)
     epochs, batch_size = read_steps(epochs, "epochs", 1), read_steps(batch_size, "batch_size", 1)
-    if generator is None:
+    if read_generator(generator) is None:
         generator = torch.Generator()
         generator.seed()
-    if isinstance(optimizer, torch.optim.Optimizer):
+    read_steps(warm_up, "warm_up", 0)
+    if optimizer is not None and (isinstance(optimizer, torch.optim.Optimizer) or not callable(optimizer)):
         raise TypeError(
             f"optimizer must be a function from parameters to an optimizer, got a {type(optimizer).__name__}: pass its "
             "class, or lambda parameters: torch.optim.SGD(parameters, lr=0.1)"
@@ -190,6 +198,8 @@ def adversarial_training(
         if len(values) != len(x):
             raise ValueError(f"{name} of the attack holds {len(values)} numbers for {len(x)} images: give one for each")
     algorithm = (torch.optim.Adam if optimizer is None else optimizer)(model.parameters())
+    if not isinstance(algorithm, torch.optim.Optimizer):
+        raise TypeError(f"optimizer must return a torch.optim.Optimizer, got {type(algorithm).__name__}")
     history = TrainingHistory([], [], [])
     for epoch in tqdm(range(epochs), desc="adversarial training", disable=not progress):
         sums = {"loss": 0.0, "clean_accuracy": 0.0, "attacked_accuracy": 0.0}

@@ -84,6 +84,11 @@ def plot_loss_map(
 
 def _values(loss: Any | Callable[[Floats], Any], x: Floats, y: Floats) -> Floats:
     shape = (len(y), len(x))
+    if hasattr(loss, "state_dict"):
+        raise TypeError(
+            "loss must give numbers for points (n, 2) of parameters, got a network: pass a function, such as "
+            "lambda p: cross_entropy(net(images_at(p)), labels, reduction='none')"
+        )
     if callable(loss):
         points = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
         loss = np.asarray(as_array(loss(points), "loss(points)")).reshape(-1)

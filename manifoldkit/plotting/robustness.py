@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,8 @@ def plot_robustness(curves: Any, *, xlabel: str = r"$\epsilon$", ax: Axes | None
         )
     data = {}
     for name, curve in curves.items():
+        if not isinstance(curve, Sequence | np.ndarray) or len(curve) != 2:
+            raise ValueError(f"curves[{name!r}] must be a pair (eps, accuracy), got {curve!r}")
         eps, accuracy = (as_array(part, f"curves[{name!r}]") for part in curve)
         if eps.ndim != 1 or eps.shape != accuracy.shape or len(eps) == 0:
             raise ValueError(

@@ -20,6 +20,7 @@ from ..attacks._input import (
     read_module,
     read_norm,
     read_number,
+    read_seed,
     read_steps,
 )
 from ..attacks._model import Network, as_found, check_logits
@@ -159,6 +160,7 @@ def decompose_risk(
     read_steps(batch_size, "batch_size", 1)
     read_steps(n_refine, "n_refine", 0)
     read_number(tolerance, "tolerance", 0, 1)
+    read_seed(random_state)
     limits = read_bounds(bounds)
     device, dtype = Network(model, cross_entropy, False).home()
     x = read_images(X, device, dtype, limits)

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from scipy.optimize import LinearConstraint, minimize
 
 from manifoldkit import DiffusionManifold, ManifoldAtlas
 from manifoldkit.attacks import (
@@ -54,6 +55,38 @@ def test_change_stays_in_the_subspace_and_the_ball(norm, component, random_start
     share = result.tangent_share[changed]
     assert torch.allclose(share, torch.full_like(share, component == "tangent"), atol=1e-9)
     assert 0 < result.success.double().mean() < 1
+
+
+@pytest.mark.parametrize("component", ["normal", "tangent"])
+def test_in_a_box_the_nearest_change_is_taken(component):
+    """One step from corners of the box, beside the least squares of scipy over the same polyhedron."""
+    x = torch.rand(60, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    x = torch.where(x < 0.3, 0.0, x)
+    plane = Plane(points(6, 2, 5), points(1, 6)[0])
+    step = 2 * points(60, 6, 3)
+    attack = SubspacePGD(random_net(6, 3), plane, 5.0, component, retract=False)
+    moved = attack._bind(x, torch.full((60,), 5.0), None, torch.Generator()).project(x + step) - x
+    basis = plane.tangent_basis(x[:1])[0]
+    span = basis if component == "tangent" else torch.linalg.qr(basis, mode="complete").Q[:, 2:]
+    at_rest, given_up = 0, 0
+    for start, change, wanted in zip(x, moved, step, strict=True):
+        box = LinearConstraint(span.numpy(), -start.numpy(), 1 - start.numpy())
+        aim = (span.T @ wanted).numpy()
+        found = minimize(
+            lambda c, aim=aim: ((c - aim) ** 2).sum(), 0 * aim, jac=lambda c, aim=aim: 2 * (c - aim), method="SLSQP",
+            constraints=[box], options={"ftol": 1e-14, "maxiter": 500},
+        )  # fmt: skip
+        nearest = span @ torch.from_numpy(found.x)
+        if not change.any() and nearest.norm() > 1e-2:
+            given_up += 1
+            continue
+        assert (change - nearest).norm() <= 0.02 * nearest.norm() + 1e-3
+        assert ((start + change >= 0) & (start + change <= 1)).all()
+        outside = change - span @ (span.T @ change)
+        assert outside.norm() <= 2e-3 * change.norm() + 1e-12
+        at_rest += bool(nearest.norm() < 1e-6)
+    assert given_up <= 4
+    assert at_rest < 40
 
 
 def test_ambient_is_pgd_and_normal_and_tangent_are_weaker():

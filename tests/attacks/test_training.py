@@ -100,6 +100,10 @@ def test_labels_of_any_integer_kind_and_no_targets():
     [
         ({"epochs": 0}, ValueError, "epochs must be at least 1"),
         ({"batch_size": 1.5}, TypeError, "batch_size must be an integer"),
+        ({"warm_up": -1}, ValueError, "warm_up must be at least 0"),
+        ({"generator": 0}, TypeError, "generator must be a torch.Generator"),
+        ({"optimizer": "adam"}, TypeError, "got a str: pass its class"),
+        ({"optimizer": lambda p: None}, TypeError, "optimizer must return a torch.optim.Optimizer, got NoneType"),
         ({"clean_share": 2.0}, ValueError, "clean_share must be finite and between 0 and 1"),
         ({"clean_share": "half"}, TypeError, "clean_share must be a number"),
         ({"attack": 3}, TypeError, "attack must be an Attack or None, got int"),
