@@ -8,7 +8,7 @@ from torch import Tensor
 from .._modules import evaluating
 from ..datasets._validation import check_count, check_real
 from .neural_isometries import NeuralIsometry
-from .pretraining import Views
+from .pretraining import Views, check_views
 
 __all__ = ["spectral_start"]
 
@@ -59,8 +59,8 @@ def spectral_start(
     Raises
     ------
     TypeError, ValueError
-        If an argument has the wrong type or lies outside its range, the views are not pairs of finite images, or they
-        are the same before and after.
+        If an argument has the wrong type or lies outside its range, the views are not pairs of finite images, they
+        are the same before and after, or they set fewer conditions than an operator has entries.
 
     Notes
     -----
@@ -79,6 +79,7 @@ def spectral_start(
     """
     if not isinstance(model, NeuralIsometry):
         raise TypeError(f"model must be a NeuralIsometry, got {type(model).__name__}")
+    check_views(views)
     n_draws, n_iterations = check_count(n_draws, "n_draws"), check_count(n_iterations, "n_iterations")
     gap = check_real(gap, "gap", 0.0, open_low=True)
     root = model.mass_.double().sqrt()
@@ -87,6 +88,13 @@ def spectral_start(
     maps, known = (torch.stack(parts) for parts in zip(*pairs, strict=True))
     if (maps - known).abs().max() < _SAME:
         raise ValueError("the views are the same before and after: no transformation tells functions apart")
+    ranks = known.diagonal(dim1=1, dim2=2).sum(dim=1).round()
+    conditions, unknowns = int((ranks * (ranks + 1) / 2).sum()), len(root) * (len(root) + 1) // 2
+    if conditions < unknowns:
+        raise ValueError(
+            f"{n_draws} maps known on {ranks.mean():.0f} of {len(root)} functions set {conditions} conditions for "
+            f"{unknowns} entries of an operator: pass views of more channels, or more n_draws"
+        )
     # With equal weights, functions that every map keeps or reverses would often have equal eigenvalues by accident.
     weights = torch.arange(1.0, n_draws + 1.0).to(maps).sqrt()
     mean = torch.einsum("s,sij->ij", weights / weights.sum(), maps)

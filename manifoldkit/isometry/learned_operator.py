@@ -148,4 +148,6 @@ def commutation_mask(eigenvalues: Tensor) -> Tensor:
             [1., 1., 0.],
             [0., 0., 1.]])
     """
+    if eigenvalues.ndim != 1 or len(eigenvalues) == 0:
+        raise ValueError(f"eigenvalues must have shape (k,), got {tuple(eigenvalues.shape)}")
     return torch.exp(-(eigenvalues[:, None] - eigenvalues[None, :]).abs())

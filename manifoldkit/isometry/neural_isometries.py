@@ -111,6 +111,9 @@ class NeuralIsometry(nn.Module):
         self.grid = check_count(height, "grid[0]"), check_count(width, "grid[1]")
         if (encoder is None) != (decoder is None):
             raise ValueError("encoder and decoder come together: pass both, or none for functions on the grid itself")
+        for name, network in (("encoder", encoder), ("decoder", decoder)):
+            if not isinstance(network, nn.Module | None):
+                raise TypeError(f"{name} must be a torch.nn.Module or None, got {type(network).__name__}")
         self.encoder = nn.Identity() if encoder is None else encoder
         self.decoder = nn.Identity() if decoder is None else decoder
         self.special = check_flag(special, "special")
@@ -142,19 +145,26 @@ class NeuralIsometry(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Images (B, C, H, W) of codes (B, k, c)."""
-        return self._decode(codes, self.operator())
+        spectrum = self.operator()
+        k = len(spectrum.eigenvalues)
+        if not isinstance(codes, Tensor) or codes.ndim != 3 or codes.shape[1] != k:
+            got = tuple(codes.shape) if isinstance(codes, Tensor) else type(codes).__name__
+            raise ValueError(f"codes must be a tensor (B, {k}, c), got {got}: encode makes them")
+        return self._decode(codes, spectrum)
 
     def isometry(self, first: Tensor, second: Tensor) -> Tensor:
         """Orthogonal maps (B, k, k) that carry the codes `first` (B, k, c) to `second`, as far as the operator allows.
 
         The transposed map carries `second` to `first`.
         """
-        if first.shape != second.shape or first.ndim != 3:
+        mask = commutation_mask(self.operator().eigenvalues)
+        shapes = [tuple(code.shape) if isinstance(code, Tensor) else type(code).__name__ for code in (first, second)]
+        if shapes[0] != shapes[1] or len(shapes[0]) != 3 or shapes[0][1] != len(mask):
             raise ValueError(
-                f"codes must have one shape (B, k, c), got {tuple(first.shape)} and {tuple(second.shape)}: encode both "
+                f"codes must be tensors of one shape (B, {len(mask)}, c), got {shapes[0]} and {shapes[1]}: encode both "
                 "views with this model"
             )
-        return self._isometry(first, second, commutation_mask(self.operator().eigenvalues))
+        return self._isometry(first, second, mask)
 
     def forward(self, views: Tensor) -> IsometryLosses:
         """Losses of pairs (2, B, C, H, W), triplets (3, B, C, H, W), or a batch (2 B, C, H, W) of pairs in a row.
@@ -240,6 +250,12 @@ class NeuralIsometry(nn.Module):
         if height % self.grid[0] or width % self.grid[1]:
             raise ValueError(
                 f"grid {self.grid} does not divide images of {height} x {width}: pad them, or choose another grid"
+            )
+        place = self.operator.root_mass
+        if images.dtype != place.dtype or images.device != place.device:
+            raise ValueError(
+                f"images are {images.dtype} on {images.device} and the model {place.dtype} on {place.device}: use "
+                "images.to(model.mass_)"
             )
         if not torch.isfinite(images).all():
             raise ValueError("images contain NaN or infinity: remove or impute those entries first")

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..datasets._validation import check_flag
+
 __all__ = ["polar"]
 
 
@@ -39,7 +41,7 @@ def polar(x: Tensor, *, special: bool = False) -> Tensor:
     Raises
     ------
     TypeError
-        If `x` is no floating tensor of 32 or 64 bits.
+        If `x` is no floating tensor of 32 or 64 bits, or `special` no bool.
     ValueError
         If `x` is no matrix, holds NaN or infinity, or is not square with `special`.
 
@@ -74,7 +76,7 @@ def polar(x: Tensor, *, special: bool = False) -> Tensor:
         raise TypeError(f"x must be a torch tensor of float32 or float64, got {got}: convert it by .double()")
     if x.ndim < 2 or 0 in x.shape[-2:]:
         raise ValueError(f"x must hold matrices (..., m, n), got shape {tuple(x.shape)}")
-    if special and x.shape[-1] != x.shape[-2]:
+    if check_flag(special, "special") and x.shape[-1] != x.shape[-2]:
         raise ValueError(f"special=True needs square matrices, got shape {tuple(x.shape)}: leave it out")
     if not torch.isfinite(x).all():
         raise ValueError("x contains NaN or infinity: look for overflow in what it was computed from")
@@ -91,7 +93,8 @@ class _Polar(torch.autograd.Function):
         w, s, vh = torch.linalg.svd(x, full_matrices=False)
         if special:
             # det(W) det(V) = -1: the smallest singular value counts negatively, in the derivative, too.
-            sign = torch.sign(torch.linalg.det(w) * torch.linalg.det(vh))
+            # Signs by slogdet: products of hundreds of pivots underflow to a determinant of 0.
+            sign = torch.linalg.slogdet(w).sign * torch.linalg.slogdet(vh).sign
             s = torch.cat([s[..., :-1], s[..., -1:] * sign[..., None]], dim=-1)
             vh = torch.cat([vh[..., :-1, :], vh[..., -1:, :] * sign[..., None, None]], dim=-2)
         ctx.save_for_backward(w, s, vh)

@@ -97,6 +97,9 @@ def residual_pair(
     >>> encoder(torch.zeros(2, 1, 28, 28)).shape, decoder(torch.zeros(2, 32, 7, 7)).shape
     (torch.Size([2, 32, 7, 7]), torch.Size([2, 1, 28, 28]))
     """
+    for name, value, form in (("image_shape", image_shape, "(C, H, W)"), ("grid", grid, "(height, width)")):
+        if not isinstance(value, Sequence) or len(value) != form.count(",") + 1:
+            raise TypeError(f"{name} must be {form}, got {value!r}")
     image_channels, height, width = (check_count(size, "image_shape") for size in image_shape)
     c, depth = check_count(channels, "channels"), check_count(depth, "depth", 0)
     stages = [check_count(size, "widths") for size in widths]

@@ -288,6 +288,17 @@ class TestPretraining:
         assert [entry.step for entry in record] == [0, 10, 20, 30, 39]
         assert record[-1].transport < 0.7 * record[0].transport
 
+    def test_parts_keep_their_own_modes(self):
+        """As a frozen part of an encoder in evaluation mode."""
+        encoder, decoder = residual_pair((1, 8, 8), (4, 4), 6, widths=(5,), depth=0, generator=seeded(0))
+        encoder = torch.nn.Sequential(torch.nn.BatchNorm2d(1).eval(), encoder)
+        model = NeuralIsometry((4, 4), 9, encoder, decoder, generator=seeded(0)).train()
+        encoder[0].eval()
+        pretrain(model, HomographyViews(images(4, 8, 8).abs(), random_state=0), steps=1, batch_size=2)
+        assert model.training
+        assert encoder[1].training
+        assert not encoder[0].training
+
     def test_views_are_brought_to_the_dtype_of_the_model(self):
         model = NeuralIsometry((4, 4), 16, generator=seeded(0)).double()
         before = model.operator.root_eigenvalues.detach().clone()

@@ -48,6 +48,15 @@ def test_special_has_determinant_one_and_is_the_nearest_rotation():
     assert (torch.linalg.det(polar(x)) < 0).any()
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_special_holds_in_hundreds_of_dimensions(seed):
+    """There determinants in float32 underflow to 0, and have no sign."""
+    w, v = (torch.linalg.qr(random(400, 400, seed=seed + part, dtype=torch.float32))[0] for part in (0, 10))
+    q = polar(w * torch.linspace(1, 2, 400) @ v.mT, special=True)
+    torch.testing.assert_close(q @ q.mT, torch.eye(400), atol=1e-5, rtol=0)
+    assert torch.linalg.slogdet(q).sign == 1
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_derivative_agrees_with_finite_differences(shape):
     assert torch.autograd.gradcheck(polar, random(*shape).requires_grad_())
@@ -105,6 +114,7 @@ def test_factor_and_derivative_do_not_depend_on_scale():
         (torch.tensor([[float("nan"), 1.0], [1.0, 1.0]]), {}, ValueError, "NaN or infinity"),
         (torch.full((2, 2), float("inf")), {}, ValueError, "NaN or infinity"),
         (torch.ones(3, 2), {"special": True}, ValueError, "square"),
+        (torch.eye(2), {"special": 1}, TypeError, "special"),
     ],
 )
 def test_bad_input(x, options, error, message):
