@@ -303,8 +303,7 @@ def missed(result: dict, places: int) -> list[str]:
         for name, key, least, most in TORIC_BOUNDS
         if (least is not None and result[key] < least) or (most is not None and result[key] > most)
     ]
-    counts = [count for count in OBSERVED if count < places]
-    for count in counts:
+    for count in (count for count in OBSERVED if count < places and f"isometry {count}" in result):
         error, linear = result[f"isometry {count}"], result[f"linear {count}"]
         found += [f"error {error:.3f} from {count} images"] if error > ERROR else []
         found += [f"ratio {linear / error:.1f} from {count} images"] if linear < RATIO * error else []

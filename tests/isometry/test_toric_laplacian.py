@@ -68,6 +68,25 @@ def benchmark():
     return module
 
 
+def test_the_table_names_every_bound_that_a_run_misses(benchmark):
+    good = {"energy": 0.95, "transport": 0.01, "off-block": 0.02, "isometry 8": 0.04, "linear 8": 0.3,
+            "isometry 64": 0.1, "linear 64": 0.0}  # fmt: skip
+    assert benchmark.missed(good, places=64) == []  # 64 images fix a linear map
+    assert benchmark.missed({**good, "energy": 0.8999}, places=64) == ["energy 0.900"]
+    assert benchmark.missed({**good, "transport": 0.06, "off-block": 0.2}, places=64) == [
+        "transport L1 0.060",
+        "off-block of tau 0.200",
+    ]
+    assert benchmark.missed({**good, "linear 8": 0.1}, places=64) == ["ratio 2.5 from 8 images"]
+    assert benchmark.missed({**good, "isometry 8": 0.06}, places=64) == ["error 0.060 from 8 images"]
+    accuracies = {"own": (0.76, 0.76), "x": (0.75, 0.75), "autoencoder": (0.7, 0.72)}
+    rows = {name: [{"perceptron": [value]} for value in values] for name, values in accuracies.items()}
+    rows = "\n".join(benchmark.margin_table(rows))
+    assert "| 1 | +1.0 | +4.0 |" in rows
+    assert "Above *x* at all in 2 of 2 seeds" in rows
+    assert "Above *autoencoder* by 5 points or more in 1 of 2 seeds" in rows
+
+
 @pytest.mark.parametrize(
     ("size", "seed", "staged"),
     [
