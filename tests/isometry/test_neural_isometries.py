@@ -65,6 +65,13 @@ class TestOperator:
         assert (values.diff() >= 0).all()
         assert values.min() >= 0
 
+    @pytest.mark.parametrize(("eigenvalues", "spread"), [("cumulative", 1 / 500), ("clustered", 1.0)])
+    def test_initial_values_are_drawn_as_in_the_paper(self, eigenvalues, spread):
+        operator = LearnedOperator(600, 500, eigenvalues=eigenvalues, generator=seeded(0))
+        assert operator.root_eigenvalues.std().item() == pytest.approx(spread, rel=0.1)
+        assert operator.raw_eigenfunctions.std().item() == pytest.approx(0.01, rel=0.02)
+        assert (operator.root_mass == 1).all()
+
     def test_sorting_keeps_functions_with_their_eigenvalues(self):
         operator = randomised(LearnedOperator(12, 12, eigenvalues="clustered"))
         mass, phi, values = operator()
@@ -120,10 +127,10 @@ class TestLosses:
         torch.testing.assert_close(equivariance_error(tau, 3 * code, 3 * other), equivariance_error(tau, code, other))
         assert (equivariance_error(tau, code, other) > 0.5).all()
 
-    def test_mask_is_symmetric_and_one_on_the_diagonal(self):
-        mask = commutation_mask(images(6).abs())
-        torch.testing.assert_close(mask, mask.mT)
-        torch.testing.assert_close(mask.diagonal(), torch.ones(6))
+    def test_mask_falls_exponentially_with_the_distance_of_eigenvalues(self):
+        mask = commutation_mask(torch.tensor([0.0, 0.5, 2.5]))
+        far = [[0.0, 0.5, 2.5], [0.5, 0.0, 2.0], [2.5, 2.0, 0.0]]
+        torch.testing.assert_close(mask.log(), -torch.tensor(far))
 
 
 class TestModel:
@@ -315,6 +322,20 @@ class TestPretraining:
         assert [entry.step for entry in record] == [0, 5, 6, 9, 10, 12]
         multiplicity = [entry.multiplicity for entry in record]
         assert max(multiplicity[:2]) < 1 < 2.5 < min(multiplicity[2:4]) < 3.7 < min(multiplicity[4:])  # 3.87: all equal
+
+    def test_eigenvalues_have_a_rate_of_their_own(self):
+        """A first step of AdamW has the length of the rate in each coordinate."""
+        steps = []
+        for rate in (1.0, 3.0):
+            model = NeuralIsometry((4, 4), 16, generator=seeded(0))
+            model.operator.root_eigenvalues.data.fill_(0.1)
+            start = {name: value.detach().clone() for name, value in model.operator.named_parameters()}
+            views = ShiftViews(images(20, 4, 4), channels=18, random_state=0)
+            pretrain(model, views, steps=1, batch_size=1, learning_rate=1e-3, eigenvalue_rate=rate, warm_up=0)
+            steps.append({name: (value - start[name]).abs().max() for name, value in model.operator.named_parameters()})
+        assert float(steps[1]["root_eigenvalues"]) == pytest.approx(3e-3, rel=0.01)
+        assert float(steps[0]["root_eigenvalues"]) == pytest.approx(1e-3, rel=0.01)
+        assert steps[1]["raw_eigenfunctions"] == steps[0]["raw_eigenfunctions"]
 
     def test_weights_follow_their_schedule(self):
         seen = []
