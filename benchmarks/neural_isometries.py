@@ -133,7 +133,9 @@ class Autoencoder(NeuralIsometry):
 
     def forward(self, views: Tensor) -> IsometryLosses:
         flat = views.flatten(0, 1)
-        error = 2.0 * (self.decode(self.encode(flat)) - flat).abs().mean()
+        # In the mode of training; encode and decode evaluate.
+        decoded = self._decode(self._encode(flat, self.operator()), self.operator())
+        error = 2.0 * (decoded - flat).abs().mean()
         return IsometryLosses(error, torch.zeros_like(error), torch.zeros_like(error))
 
 

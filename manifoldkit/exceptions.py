@@ -21,6 +21,7 @@ __all__ = [
     "EigenSolverError",
     "ManifoldWarning",
     "MedialAxisWarning",
+    "NoCommonOperatorWarning",
     "NoPairsWarning",
     "OutlierWarning",
     "RankDeficientWarning",
@@ -74,6 +75,10 @@ class DegenerateTangentWarning(ManifoldWarning):
 
 class MedialAxisWarning(ManifoldWarning):
     """Two far-apart training points are equally near, so that the projection of the query is ill-defined."""
+
+
+class NoCommonOperatorWarning(ManifoldWarning):
+    """Transformations share no operator that they leave as it is, or only roughly."""
 
 
 class NoPairsWarning(ManifoldWarning):

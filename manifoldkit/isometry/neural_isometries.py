@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from .._modules import evaluating
 from ..datasets._validation import check_count, check_flag, check_real
 from ._input import fresh
 from .isometry_losses import IsometryLosses, equivariance_loss, multiplicity_loss
@@ -140,17 +141,19 @@ class NeuralIsometry(nn.Module):
         return self._spectrum().eigenvalues
 
     def encode(self, images: Tensor) -> Tensor:
-        """Codes (B, k, c) of images (B, C, H, W)."""
-        return self._encode(images, self.operator())
+        """Codes (B, k, c) of images (B, C, H, W); the networks run in evaluation mode, whatever their mode is."""
+        with evaluating(self):
+            return self._encode(images, self.operator())
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Images (B, C, H, W) of codes (B, k, c)."""
+        """Images (B, C, H, W) of codes (B, k, c), in evaluation mode."""
         spectrum = self.operator()
         k = len(spectrum.eigenvalues)
         if not isinstance(codes, Tensor) or codes.ndim != 3 or codes.shape[1] != k:
             got = tuple(codes.shape) if isinstance(codes, Tensor) else type(codes).__name__
             raise ValueError(f"codes must be a tensor (B, {k}, c), got {got}: encode makes them")
-        return self._decode(codes, spectrum)
+        with evaluating(self):
+            return self._decode(codes, spectrum)
 
     def isometry(self, first: Tensor, second: Tensor) -> Tensor:
         """Orthogonal maps (B, k, k) that carry the codes `first` (B, k, c) to `second`, as far as the operator allows.
@@ -169,8 +172,8 @@ class NeuralIsometry(nn.Module):
     def forward(self, views: Tensor) -> IsometryLosses:
         """Losses of pairs (2, B, C, H, W), triplets (3, B, C, H, W), or a batch (2 B, C, H, W) of pairs in a row.
 
-        In the last form, images 2 i and 2 i + 1 are views of one thing. Two or three batches of one shape in a tuple or
-        list are pairs or triplets, too.
+        The networks run in their own mode, so that they can be trained. In the last form, images 2 i and 2 i + 1 are
+        views of one thing. Two or three batches of one shape in a tuple or list are pairs or triplets, too.
         """
         views = self._read_views(views)
         n_views, batch = views.shape[:2]
@@ -210,7 +213,11 @@ class NeuralIsometry(nn.Module):
         return polar(mask * (second @ first.mT), special=self.special)
 
     def functions(self, images: Tensor) -> Tensor:
-        """Functions (B, N, c) on the grid that the encoder makes of images (B, C, H, W)."""
+        """Functions (B, N, c) on the grid that the encoder makes of images (B, C, H, W), in evaluation mode."""
+        with evaluating(self):
+            return self._functions(images)
+
+    def _functions(self, images: Tensor) -> Tensor:
         self._check_images(images)
         latent = self.encoder(images)
         if latent.ndim != 4 or len(latent) != len(images) or tuple(latent.shape[2:]) != self.grid:
@@ -221,7 +228,7 @@ class NeuralIsometry(nn.Module):
         return latent.flatten(2).mT
 
     def _encode(self, images: Tensor, spectrum: Spectrum) -> Tensor:
-        codes = spectrum.analyse(self.functions(images))
+        codes = spectrum.analyse(self._functions(images))
         if self.unit_codes:
             square = codes.square().mean(dim=(1, 2), keepdim=True)
             codes = codes * torch.rsqrt(square + torch.finfo(codes.dtype).eps)

@@ -250,8 +250,8 @@ def pretrain_in_stages(
 
 def check_views(views: Any) -> None:
     """Refuse what can't draw."""
-    if not callable(getattr(views, "draw", None)):
-        raise TypeError(f"views must have a method draw(n_samples), as HomographyViews has, got {type(views).__name__}")
+    if isinstance(views, type) or not callable(getattr(views, "draw", None)):
+        raise TypeError(f"views must be an object with draw(n_samples), as HomographyViews(images), got {views!r:.80}")
 
 
 def annealed(first: float, last: float, *, hold: float = 0.5, end: float = 0.9) -> Callable[[float], float]:

@@ -30,7 +30,8 @@ class _Residual(nn.Module):
 class _Centred(nn.Module):
     """Subtract the mean over the batch, in evaluation the running one: what all images share is no part of a code.
 
-    Otherwise a large constant makes the relative error of every isometry small.
+    Otherwise a large constant makes the relative error of every isometry small. The mean of a single pair or triplet
+    would make the views opposite, whatever they are: for less than two pairs the running one serves in training, too.
     """
 
     mean: Tensor
@@ -45,7 +46,7 @@ class _Centred(nn.Module):
             return x - self.mean
         mean = x.mean(dim=0)
         self.mean.lerp_(mean.detach(), self.momentum)
-        return x - mean
+        return x - (mean if len(x) >= 4 else self.mean)
 
 
 def residual_pair(

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from manifoldkit.datasets import ShiftViews
+from manifoldkit.exceptions import NoCommonOperatorWarning
 from manifoldkit.isometry import (
     NeuralIsometry,
     eigenspace_energy,
@@ -130,6 +131,30 @@ class TestSpectralStart:
         tau = model.isometry(first[..., :20], second[..., :20])
         assert off_block_energy(tau, space).max() < 1e-3
         assert equivariance_error(tau, first[..., 20:], second[..., 20:]).max() < 1e-3
+
+    def test_the_rest_tells_shifts_from_maps_without_a_common_operator(self):
+        generator = torch.Generator().manual_seed(0)
+        pictures = torch.randn(60, 4, 4, generator=generator)
+
+        class Noisy:
+            views = ShiftViews(pictures, 40, random_state=0)
+
+            def draw(self, n_samples):
+                views = self.views.draw(n_samples)
+                return views + 0.01 * torch.randn(views.shape, generator=generator)
+
+        class Turned:
+            def draw(self, n_samples):
+                turn = polar(torch.randn(16, 16, generator=generator))
+                stack = torch.randn(1, 40, 16, generator=generator)
+                return torch.stack([stack, stack @ turn]).reshape(2, 1, 40, 4, 4)
+
+        model = NeuralIsometry((4, 4), 16)
+        assert spectral_start(model, ShiftViews(pictures, 40, random_state=0)) < 1e-6
+        assert 1e-4 < spectral_start(model, Noisy()) < 0.1
+        assert eigenspace_energy(model.eigenfunctions_, *toric_harmonics(4, 4))[0].mean() > 0.98
+        with pytest.warns(NoCommonOperatorWarning, match="may mean nothing"):
+            assert spectral_start(model, Turned()) > 0.5  # only multiples of the identity stay as they are
 
     def test_fewer_functions_are_those_that_change_least(self):
         """Small shifts move long waves least."""
