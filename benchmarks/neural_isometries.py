@@ -357,21 +357,25 @@ def margin_table(results: dict[str, list[dict]]) -> list[str]:
              f"| seed | {' | '.join(others)} |", "|---" * (len(others) + 1) + "|"]  # fmt: skip
     for seed in range(len(means[own])):
         lines.append(f"| {seed} | {' | '.join(f'{margins[name][seed]:+.1f}' for name in others)} |")
-    lines.append("")
+    heads = max(100 * (max(row["perceptron"]) - min(row["perceptron"])) for rows in results.values() for row in rows)
+    lines += ["", f"- The heads of one model differ by up to {heads:.1f} points: smaller margins alone say little."]
     for name in others:
         least = 5.0 if name == "autoencoder" else 0.0
         met = sum(margin >= least if least else margin > least for margin in margins[name])
         aim = "by 5 points or more" if least else "at all"
         lines.append(
-            f"- Above *{name}* {aim} in {met} of {len(margins[name])} seeds; {spread(margins[name], 1)} points."
+            f"- Above *{name}* {aim} in {met} of {len(margins[name])} seeds: {spread(margins[name], 1)} points."
         )
     return [*lines, ""]
 
 
-def run_toric(cache: Path, sizes: list[int], seeds: int, staged_seeds: int) -> list[str]:
+def run_toric(cache: Path, sizes: list[int], seeds: int, staged_seeds: list[int]) -> list[str]:
     tables, remarks = [], []
-    for size in sizes:
-        for name, staged, count in (("spectral start", False, seeds), ("training in stages", True, staged_seeds)):
+    if len(staged_seeds) not in (1, len(sizes)):
+        raise SystemExit(f"--staged-seeds must be one number, or one for each of the {len(sizes)} grids")
+    for index, size in enumerate(sizes):
+        staged_count = staged_seeds[index % len(staged_seeds)]
+        for name, staged, count in (("spectral start", False, seeds), ("training in stages", True, staged_count)):
             results = [
                 trained(
                     cache,
@@ -459,7 +463,9 @@ def main() -> None:
     parser.add_argument("--only", choices=("toric", "homography", "step"), help="one part (default: all)")
     parser.add_argument("--sizes", type=int, nargs="+", choices=list(TORIC), default=list(TORIC), help="toric grids")
     parser.add_argument("--toric-seeds", type=int, default=3)
-    parser.add_argument("--staged-seeds", type=int, default=3, help="of the training without spectral start")
+    parser.add_argument(
+        "--staged-seeds", type=int, nargs="+", default=[3], help="of the training without spectral start, for each grid"
+    )
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS), help="of homography MNIST")
     parser.add_argument("--homography-seeds", type=int, default=3)
     parser.add_argument("--cache", type=Path, default=Path("out/neural_isometries"), help="folder of what is trained")

@@ -116,7 +116,7 @@ class _Polar(torch.autograd.Function):
         return _Derivative.apply(tangent, *ctx.saved_tensors), None, None, None
 
     @staticmethod
-    def vmap(info: Any, dims: tuple[int | None, None], x: Tensor, special: bool) -> tuple[Any, tuple[int, ...]]:
+    def vmap(info: Any, dims: tuple[int, None], x: Tensor, special: bool) -> tuple[Any, tuple[int, ...]]:
         return _Polar.apply(x.movedim(dims[0], 0), special), (0, 0, 0, 0)  # leading axes are a batch already
 
 
