@@ -435,7 +435,8 @@ split under the other shifts.
   the same for isometries and larger for linear maps, which shrink what they have not seen. From N images on (64 of 8 x
   8, 256 of 16 x 16) least squares has enough equations and is exact, since shifts are linear: the bounds are of fewer.
 - Two ways to train: `spectral_start` (the operator in closed form from 32 pairs) and 300 steps of AdamW; and
-  `pretrain_in_stages` from random functions, whose settings were found on 8 x 8, seeds 0 to 2, by these figures.
+  `pretrain_in_stages` from random functions, whose settings were found on 8 x 8, seeds 0 to 2, by these figures; what
+  it reaches hangs on the seed, and on rounding.
 - What training in stages leaves wrong are functions in twos of equal eigenvalue that mix two pairs (f, -f), (g, -g):
   no shift leaves the two to themselves, and the mask forbids the rest, whose eigenvalue is far off, to join them.
   Anything that finds such pairs after the training looks for what all observed maps leave as it is, which is
@@ -449,9 +450,9 @@ models; the autoencoder reconstructs each view by itself. Settings were chosen i
 of the test images; the figures are of the second half.
 
 Equivariance error: the isometry estimated from the pair of codes it is measured on. "From other digits": estimated from
-64 digits under the homography, measured on 200 others. Codes that have nothing to do with each other have about 2. L_M
-is {(EIGENFUNCTIONS - 1) ** 0.5:.1f} where all eigenvalues agree; every orthogonal map is an isometry there, and a small
-equivariance error says little."""
+64 digits under the homography, measured on 200 others. Unrelated codes have about 2; an error of 1 says that isometries
+are rather those of their pairs than of the homography. L_M is {(EIGENFUNCTIONS - 1) ** 0.5:.1f} where all eigenvalues
+agree; every orthogonal map is an isometry there, and a small equivariance error says little."""
 
 STEP_NOTE = """\
 Forward, backward and AdamW on 16 pairs of 28 x 28, the model above against its autoencoder, alternating. The ratio is
