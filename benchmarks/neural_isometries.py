@@ -482,7 +482,8 @@ def main() -> None:
     given = shlex.join(sys.argv[1:])
     lines = [
         "# Neural isometries", "", f"`OMP_NUM_THREADS=1 python benchmarks/neural_isometries.py {given}`", "",
-        f"One thread; torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}. Rows are kept between runs.",
+        f"One thread; torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()}.",
+        "Rows are kept from run to run (`--cache`).",
         "",
     ]  # fmt: skip
     for name, part in parts.items():
