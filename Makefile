@@ -45,7 +45,7 @@ reproduce: $(STAMP) ## the slow tests and tables that reproduce published number
 	$(BIN)/python benchmarks/on_manifold_training.py --out benchmarks/on_manifold_training.md
 	$(BIN)/python benchmarks/likelihoods.py --out benchmarks/likelihoods.md
 	$(BIN)/python benchmarks/purification.py --out benchmarks/purification.md
-
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/neural_isometries.py --cache $(OUT)/neural_isometries --out benchmarks/neural_isometries.md
 	$(BIN)/python benchmarks/gridvae.py --out benchmarks/gridvae.md --work $(OUT)/gridvae.jsonl
 	$(BIN)/python benchmarks/turntable.py --work $(OUT)/turntable --out benchmarks/turntable.md
 

@@ -8,15 +8,20 @@ with it, as rigid motions do with the Laplacian. Nothing is said about the trans
 **What is seen.** First, thumbnails under cyclic shifts: the learned eigenfunctions beside the harmonics of the torus
 that they belong to, the map of a shift (it joins functions of one eigenspace alone), and what a shift that was
 estimated from 16 images does to others. Then MNIST under homographies, with a small encoder: views carried onto each
-other by isometries; and a walk. The isometry between a digit and its homography is a rotation of codes; its powers lead
-from one to the other, and on. The demo looks for such a walk along which a classifier changes its mind, and asks the
-classifier about the true homographies along the same path.
+other by isometries; and digits that walk until a classifier misreads them.
+
+**The adversary** is no noise: it is a homography, eight numbers: two shifts, a turn, scale, stretch, shear and two
+perspectives. A path of homographies H(t) = exp(t X) begins at the digit. At each t the learned isometry between the
+digit and its view under H(t) moves the digit's *code*, and the classifier reads what is decoded. Of 24 paths, all of
+the same length, the one is kept on which it errs first; the coefficients of t X are the adversary. The proof is outside
+of the learned space: the digit itself is warped by the same homography, and read again.
 
 **What to learn.** Pairs of images fix the operator up to what shifts can tell apart, and a shift estimated from a few
 images carries over to others. The operator is found in closed form here, and trained a little; gradient descent from
-random functions leaves some eigenspaces mixed (``benchmarks/neural_isometries.md``). A walk is a digit at its two ends;
-between and beyond them it frays after so short a training, so that a misreading may be the fault of the walk. The rows
-of true homographies tell.
+random functions leaves some eigenspaces mixed (``benchmarks/neural_isometries.md``). Homographies are harder: the
+decoder blurs, so that some errors on walks are not errors on the true images; the demo counts both. And an isometry is
+that of its pair: estimated from other digits under the same homography, it moves this one only part of the way, and the
+powers of the isometry between the two ends of a path (``isometry_path``) leave the homographies in between.
 
 Run it alone with ``python demos/plot_neural_isometries.py --out out``: three minutes on a core.
 """
@@ -35,12 +40,11 @@ import torch
 from mnist_classifier import train_classifier
 from torch import Tensor, nn
 
-from manifoldkit.datasets import HomographyViews, ShiftViews, load_mnist, random_homographies, warp_homographies
+from manifoldkit.datasets import HOMOGRAPHY_GENERATORS, HomographyViews, ShiftViews, load_mnist, warp_homographies
 from manifoldkit.isometry import (
     NeuralIsometry,
     eigenspace_energy,
     equivariance_error,
-    isometry_path,
     off_block_energy,
     pretrain,
     residual_pair,
@@ -50,7 +54,10 @@ from manifoldkit.isometry import (
 from manifoldkit.plotting import plot_images
 
 SIZE, SEED = 8, 0
-TIMES = np.linspace(0.0, 1.5, 7)
+TIMES = np.linspace(0.0, 1.0, 11)
+MOTIONS = ("shift x", "shift y", "turn", "scale", "stretch", "shear", "persp. x", "persp. y")
+STRENGTHS = np.array([0.3, 0.3, 1.0, 0.15, 0.3, 0.3, 0.4, 0.4])  # those of random_homographies
+ROWS = 4  # walks in the picture
 
 
 def thumbnails(split: str, count: int) -> Tensor:
@@ -134,7 +141,8 @@ def learn_homographies(images: Tensor, steps: int) -> NeuralIsometry:
     encoder, decoder = residual_pair((1, 28, 28), (7, 7), 32, widths=(16, 48), depth=1, generator=generator)
     model = NeuralIsometry((7, 7), 32, encoder, decoder, special=True, generator=generator)
     views = HomographyViews(images, random_state=SEED)
-    pretrain(model, views, steps=steps, learning_rate=2e-3, final_rate=1e-4, clip=1.0, progress=True)
+    # A weight of 0.1 teaches codes that classify better (benchmark), and one of 0.02 isometries that carry further.
+    pretrain(model, views, steps=steps, beta=0.02, learning_rate=2e-3, final_rate=1e-4, clip=1.0, progress=True)
     return model.eval()
 
 
@@ -152,59 +160,78 @@ def show_transport(model: NeuralIsometry, images: Tensor, out: Path) -> None:
     save(grid, out, "transport")
 
 
-@torch.no_grad()
-def find_walk(model: NeuralIsometry, classifier: nn.Module, digit: Tensor, label: int, seed: int) -> tuple | None:
-    """Of 24 walks from a digit, the one along which the classifier errs first: (time, homography, isometry)."""
-    generators = random_homographies(24, scale=0.35, random_state=seed)
-    others = warp_homographies(digit.expand(24, -1, -1), generators)
-    codes = model.encode(torch.cat([digit, others])[:, None])
-    best = None
-    for homography, tau in zip(generators, model.isometry(codes[:1].expand(24, -1, -1), codes[1:]), strict=True):
-        decoded = model.decode(isometry_path(tau, TIMES) @ codes[0])
-        wrong = classifier(decoded).argmax(1) != label
-        step = int(wrong.int().argmax()) if wrong.any() else len(TIMES)
-        if not wrong[0] and step < (len(TIMES) if best is None else best[0]):
-            best = (step, homography, tau)
-    return best
+def views_along(digit: Tensor, coefficients: np.ndarray) -> Tensor:
+    """The digit (28, 28) under exp(t X) for all times and X = sum c_i B_i, (paths, T, 28, 28)."""
+    algebra = torch.from_numpy(np.tensordot(coefficients, HOMOGRAPHY_GENERATORS, axes=1))
+    path = torch.linalg.matrix_exp(torch.from_numpy(TIMES)[:, None, None] * algebra[:, None])
+    warped = warp_homographies(digit.expand(path[:, :, 0, 0].numel(), -1, -1), path.flatten(0, 1))
+    return warped.unflatten(0, (len(coefficients), len(TIMES)))
+
+
+def find_walk(model: NeuralIsometry, classifier: nn.Module, digit: Tensor, label: int, seed: int) -> tuple:
+    """Of 24 paths, that on which the walk is misread first: coefficients, step of the error or None, walk, true."""
+    draws = np.random.default_rng(seed).standard_normal((24, 8))
+    coefficients = STRENGTHS * draws / np.linalg.norm(draws, axis=1, keepdims=True)
+    true = views_along(digit, coefficients)
+    codes = model.encode(true.flatten(0, 1)[:, None])
+    start = codes[:1].expand_as(codes)
+    walks = model.decode(model.isometry(start, codes) @ start)[:, 0].clamp(0, 1).reshape(true.shape)
+    wrong = (classifier(walks.flatten(0, 1)).argmax(1) != label).reshape(true.shape[:2])
+    steps = torch.where(wrong.any(dim=1), wrong.int().argmax(dim=1), len(TIMES))
+    best = int(steps.argmin())
+    return coefficients[best], (int(steps[best]) if wrong.any() else None), walks[best], true[best]
+
+
+def in_words(coefficients: np.ndarray) -> list[str]:
+    """The three strongest motions of a homography, relative to their usual strengths."""
+    shown = np.argsort(-np.abs(coefficients / STRENGTHS))[:3]
+    return [
+        f"turn {np.degrees(coefficients[i]):+.0f}°" if name == "turn" else f"{name} {coefficients[i]:+.2f}"
+        for i, name in enumerate(MOTIONS)
+        if i in shown
+    ]
 
 
 @torch.no_grad()
 def show_walks(model: NeuralIsometry, classifier: nn.Module, images: Tensor, labels: Tensor, out: Path) -> None:
     """Walks that the classifier does not survive, and the true images along the same homographies."""
-    rows, titles, colors, names, confirmed, tried = [], [], [], [], 0, 0
-    for index in range(len(images)):
-        if len(names) == 8:
-            break
-        digit, label = images[index : index + 1], int(labels[index])
+    rows, titles, colors, names = [], [], [], []
+    tried = broken = confirmed = later = agreed = 0
+    for index, digit in enumerate(images):
+        label = int(labels[index])
+        coefficients, step, walk, true = find_walk(model, classifier, digit, label, seed=index)
+        reads = [classifier(pictures).argmax(1) for pictures in (walk, true)]
+        if reads[0][0] != label or reads[1][0] != label:
+            continue  # misread before it moves
         tried += 1
-        walk = find_walk(model, classifier, digit, label, seed=index)
-        if walk is None:
+        agreed += int((reads[0] == reads[1]).sum())
+        if step is None:
             continue
-        _, homography, tau = walk
-        decoded = model.decode(isometry_path(tau, TIMES) @ model.encode(digit[:, None])[0])[:, 0].clamp(0, 1)
-        algebra = log_of(homography)
-        path = torch.linalg.matrix_exp(torch.from_numpy(TIMES)[:, None, None] * algebra)
-        true = warp_homographies(digit.expand(len(TIMES), -1, -1), path)
-        for pictures, name in ((decoded, f"isometry,\ndigit {label}"), (true, "true\nhomography")):
-            read = classifier(pictures).argmax(1)
-            rows.append(pictures)
-            titles += [f"t = {t:g}: {int(value)}" for t, value in zip(TIMES, read, strict=True)]
-            colors += ["#009E73" if value == label else "#D55E00" for value in read]
-            names.append(name)
-        confirmed += int((read != label).any())
-    print(f"walks: {len(names) // 2} digits misread along a walk, of {tried} tried")
-    print(f"walks: {confirmed} of them misread along the true homographies, too")
+        broken += 1
+        confirmed += int(reads[1][step] != label)
+        later += int((reads[1][step:] != label).any())
+        words = in_words(TIMES[step] * coefficients)
+        if len(names) < 2 * ROWS:
+            print(
+                f"walk: digit {label} is read as {int(reads[0][step])} at t = {TIMES[step]:.1f} ({', '.join(words)}); "
+                f"warped by this homography, as {int(reads[1][step])}"
+            )
+            for pictures, read in zip((walk, true), reads, strict=True):
+                rows.append(pictures)
+                titles += [f"t = {t:.1f}: {int(value)}" for t, value in zip(TIMES, read, strict=True)]
+                colors += ["#009E73" if value == label else "#D55E00" for value in read]
+            names += [f"digit {label},\nby isometries", "\n".join(["warped; error at", *words])]
+    frames = tried * len(TIMES)
+    print(
+        f"walks: {broken} of {tried} digits are misread on a walk; warped by the homography of the first error, "
+        f"{confirmed} of the {broken} are misread, and there or further on along the path {later}"
+    )
+    print(f"walks: the classifier reads {100 * agreed / frames:.0f} % of {frames} pictures as the warped digit there")
     if rows:
         grid = plot_images(
             torch.cat(rows), rows=len(rows), titles=titles, title_colors=colors, row_labels=names, size=1.0
         )
         save(grid, out, "walk")
-
-
-def log_of(homography: np.ndarray) -> Tensor:
-    """The element of the Lie algebra whose exponential the homography is."""
-    values, vectors = torch.linalg.eig(torch.from_numpy(homography))
-    return (vectors @ torch.diag(values.log()) @ torch.linalg.inv(vectors)).real
 
 
 def save(grid: np.ndarray, out: Path, name: str) -> None:
@@ -227,7 +254,7 @@ def main() -> None:
     model = learn_homographies(images, args.steps)
     show_transport(model, test_images, args.out)
     classifier = train_classifier(images, labels.long(), epochs=1)
-    show_walks(model, classifier, test_images, test_labels, args.out)
+    show_walks(model, classifier, test_images[:60], test_labels[:60], args.out)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ __all__ = [
     "EigenSolverError",
     "ManifoldWarning",
     "MedialAxisWarning",
+    "NoCommonOperatorWarning",
     "NoPairsWarning",
     "OutlierWarning",
     "RankDeficientWarning",
@@ -80,6 +81,10 @@ class DegenerateTangentWarning(ManifoldWarning):
 
 class MedialAxisWarning(ManifoldWarning):
     """Two far-apart training points are equally near, so that the projection of the query is ill-defined."""
+
+
+class NoCommonOperatorWarning(ManifoldWarning):
+    """Transformations share no operator that they leave as it is, or only roughly."""
 
 
 class NoPairsWarning(ManifoldWarning):

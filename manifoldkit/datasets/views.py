@@ -115,6 +115,9 @@ class ShiftViews:
 
 
 def _read_images(images: Any) -> Tensor:
+    dtype = images.dtype if isinstance(images, Tensor) else np.asarray(images).dtype
+    if str(dtype).removeprefix("torch.") == "uint8":
+        raise TypeError("images must hold floating numbers, got dtype uint8: scale bytes by images / 255.0")
     tensor = as_tensor(images, "images", device="cpu").float()
     if tensor.ndim != 3 or tensor.numel() == 0:
         raise ValueError(f"images must have shape (n, height, width), got {tuple(tensor.shape)}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -64,14 +66,14 @@ def eigenspace_energy(
     Returns
     -------
     energy : Tensor (k,)
-        From 0 to 1: 1 is a function inside an eigenspace.
+        On the device of the learned functions. From 0 to 1: 1 is a function inside an eigenspace.
     space : Tensor (k,), int64
         The eigenspace with that share, counted from the lowest eigenvalue.
 
     Raises
     ------
-    ValueError
-        If the shapes do not fit, or the learned functions are not finite.
+    TypeError, ValueError
+        If an argument is no tensor, the shapes do not fit, or the learned functions are not finite.
 
     Examples
     --------
@@ -81,7 +83,16 @@ def eigenspace_energy(
     >>> eigenspace_energy(learned, torch.tensor([0.0, 2.0, 2.0]), torch.eye(3))
     (tensor([0.5000, 0.5000, 1.0000]), tensor([0, 0, 1]))
     """
+    for name, value in (
+        ("eigenfunctions", eigenfunctions),
+        ("reference_values", reference_values),
+        ("reference_functions", reference_functions),
+    ):
+        _check_tensor(value, name)
     n = len(reference_values)
+    reference_values, reference_functions = (
+        reference.to(eigenfunctions.device) for reference in (reference_values, reference_functions)
+    )
     if eigenfunctions.ndim != 2 or reference_functions.shape != (len(eigenfunctions), n):
         raise ValueError(
             f"learned (N, k) and known eigenfunctions (N, n) and values (n,) do not fit: got "
@@ -113,8 +124,8 @@ def off_block_energy(tau: Tensor, space: Tensor) -> Tensor:
 
     Raises
     ------
-    ValueError
-        If the shapes do not fit, or a map is zero or not finite.
+    TypeError, ValueError
+        If an argument is no tensor, the shapes do not fit, or a map is zero or not finite.
 
     Examples
     --------
@@ -123,6 +134,9 @@ def off_block_energy(tau: Tensor, space: Tensor) -> Tensor:
     >>> off_block_energy(torch.ones(1, 2, 2), torch.tensor([0, 1]))
     tensor([0.5000])
     """
+    _check_tensor(tau, "tau")
+    _check_tensor(space, "space")
+    space = space.to(tau.device)
     if tau.ndim != 3 or tau.shape[1:] != (len(space), len(space)):
         raise ValueError(f"tau must have shape (B, {len(space)}, {len(space)}), got {tuple(tau.shape)}")
     square = tau.square()
@@ -130,6 +144,11 @@ def off_block_energy(tau: Tensor, space: Tensor) -> Tensor:
     if not ((total > 0) & torch.isfinite(total)).all():
         raise ValueError("some maps are zero, NaN or infinite, and have no share of anything: leave those out")
     return (square * (space[:, None] != space[None, :])).sum(dim=(1, 2)) / total
+
+
+def _check_tensor(value: Any, name: str) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch tensor, got {type(value).__name__}: use torch.as_tensor")
 
 
 def _circle(size: int) -> tuple[Tensor, Tensor]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
-from .._modules import evaluating
 from ..datasets._validation import check_count, check_real
+from ..exceptions import NoCommonOperatorWarning
 from .neural_isometries import NeuralIsometry
-from .pretraining import Views
+from .pretraining import Views, check_views
 
 __all__ = ["spectral_start"]
 
 _RANK = 1e-9  # singular values below this share of the largest count as zero
+_ROUGH = 0.1  # above this rest a warning
 _SAME = 1e-5  # eigenvalues closer than this share of their range count as equal
 
 
@@ -53,14 +56,20 @@ def spectral_start(
     Returns
     -------
     float
-        Root mean square of what the conditions leave, relative to that of :math:`\Omega`: 0 if all transformations
-        are isometries of one operator.
+        Root mean square of what the conditions leave, relative to that of :math:`\Omega` less its mean eigenvalue (all
+        orthogonal maps leave multiples of the identity as they are): 0 if all transformations are isometries of one
+        operator, and of the order of 1 if the one found means nothing.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument has the wrong type or lies outside its range, the views are not pairs of finite images, or they
-        are the same before and after.
+        If an argument has the wrong type or lies outside its range, the views are not pairs of finite images, they
+        are the same before and after, or they set fewer conditions than an operator has entries.
+
+    Warns
+    -----
+    NoCommonOperatorWarning
+        If the answer is above 0.1.
 
     Notes
     -----
@@ -79,18 +88,32 @@ def spectral_start(
     """
     if not isinstance(model, NeuralIsometry):
         raise TypeError(f"model must be a NeuralIsometry, got {type(model).__name__}")
+    check_views(views)
     n_draws, n_iterations = check_count(n_draws, "n_draws"), check_count(n_iterations, "n_iterations")
     gap = check_real(gap, "gap", 0.0, open_low=True)
     root = model.mass_.double().sqrt()
-    with evaluating(model):
-        pairs = [_map(*(root[:, None] * _functions(model, view) for view in views.draw(1)[:2])) for _ in range(n_draws)]
+    pairs = [_map(*(root[:, None] * _functions(model, view) for view in views.draw(1)[:2])) for _ in range(n_draws)]
     maps, known = (torch.stack(parts) for parts in zip(*pairs, strict=True))
     if (maps - known).abs().max() < _SAME:
         raise ValueError("the views are the same before and after: no transformation tells functions apart")
+    ranks = known.diagonal(dim1=1, dim2=2).sum(dim=1).round()
+    conditions, unknowns = int((ranks * (ranks + 1) / 2).sum()), len(root) * (len(root) + 1) // 2
+    if conditions < unknowns:
+        raise ValueError(
+            f"{n_draws} maps known on {ranks.mean():.0f} of {len(root)} functions set {conditions} conditions for "
+            f"{unknowns} entries of an operator: pass views of more channels, or more n_draws"
+        )
     # With equal weights, functions that every map keeps or reverses would often have equal eigenvalues by accident.
     weights = torch.arange(1.0, n_draws + 1.0).to(maps).sqrt()
     mean = torch.einsum("s,sij->ij", weights / weights.sum(), maps)
     operator, rest = _invariant((mean + mean.mT) / 2, maps, known, n_iterations)
+    if rest > _ROUGH:
+        warnings.warn(
+            f"the transformations leave the operator found as it is to {rest:.0%} only: its eigenfunctions may mean "
+            "nothing; pass views of more channels, more n_draws, or train the encoder first",
+            NoCommonOperatorWarning,
+            stacklevel=2,
+        )
     values, vectors = torch.linalg.eigh(operator)
     k = model.operator.raw_eigenfunctions.shape[1]
     distances, vectors = (values[-1] - values).flip(0)[:k], vectors.flip(1)[:, :k]
@@ -130,4 +153,7 @@ def _invariant(start: Tensor, maps: Tensor, known: Tensor, n_iterations: int) ->
         gradient = (maps @ rest @ maps.mT - known @ rest @ known).sum(dim=0)
         before, size = size, gradient.square().sum()
         direction = gradient + size / before * direction
-    return (x + x.mT) / 2, float((rest.square().sum(dim=(1, 2)).mean() / x.square().sum()).sqrt())
+    x = (x + x.mT) / 2
+    free = x - torch.eye(len(x), dtype=x.dtype, device=x.device) * x.diagonal().mean()
+    size = free.square().sum().clamp_min(torch.finfo(x.dtype).tiny)
+    return x, float((rest.square().sum(dim=(1, 2)).mean() / size).sqrt())

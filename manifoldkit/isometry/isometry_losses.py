@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,6 +39,11 @@ def equivariance_loss(tau: Tensor, first: Tensor, second: Tensor) -> Tensor:
     -------
     Tensor ()
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is no tensor, or the shapes do not fit.
+
     Examples
     --------
     >>> import torch
@@ -47,6 +52,7 @@ def equivariance_loss(tau: Tensor, first: Tensor, second: Tensor) -> Tensor:
     >>> equivariance_loss(-torch.eye(2)[None], code, -code)
     tensor(0.)
     """
+    _check_codes(tau, first, second)
     return (tau @ first - second).abs().mean() + (tau.mT @ second - first).abs().mean()
 
 
@@ -99,8 +105,8 @@ def equivariance_error(tau: Tensor, first: Tensor, second: Tensor) -> Tensor:
 
     Raises
     ------
-    ValueError
-        If the shapes do not fit, or a code is zero or not finite.
+    TypeError, ValueError
+        If an argument is no tensor, the shapes do not fit, or a code is zero or not finite.
 
     Examples
     --------
@@ -110,13 +116,20 @@ def equivariance_error(tau: Tensor, first: Tensor, second: Tensor) -> Tensor:
     >>> equivariance_error(torch.eye(2)[None], code, 1.1 * code)
     tensor([0.0100])
     """
-    if first.shape != second.shape or first.ndim != 3 or tau.shape != (len(first), first.shape[1], first.shape[1]):
-        raise ValueError(
-            f"codes must have one shape (B, k, c) and tau (B, k, k), got {tuple(first.shape)}, {tuple(second.shape)} "
-            f"and {tuple(tau.shape)}"
-        )
+    _check_codes(tau, first, second)
     moved = tau @ first
     size = moved.square().sum(dim=(1, 2))
     if not ((size > 0) & torch.isfinite(size) & torch.isfinite(second).all(dim=2).all(dim=1)).all():
         raise ValueError("some codes are zero, NaN or infinite, and have no relative error: leave out such images")
     return (moved - second).square().sum(dim=(1, 2)) / size
+
+
+def _check_codes(tau: Any, first: Any, second: Any) -> None:
+    for name, value in (("tau", tau), ("first", first), ("second", second)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a torch tensor, got {type(value).__name__}: use torch.as_tensor")
+    if first.shape != second.shape or first.ndim != 3 or tau.shape != (len(first), first.shape[1], first.shape[1]):
+        raise ValueError(
+            f"codes must have one shape (B, k, c) and tau (B, k, k), got {tuple(first.shape)}, {tuple(second.shape)} "
+            f"and {tuple(tau.shape)}"
+        )

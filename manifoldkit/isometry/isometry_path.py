@@ -35,8 +35,8 @@ def isometry_path(tau: Tensor, times: Any) -> Tensor:
 
     Raises
     ------
-    ValueError
-        If `tau` is no rotation.
+    TypeError, ValueError
+        If `tau` is no tensor, or no rotation.
 
     Examples
     --------
@@ -47,6 +47,8 @@ def isometry_path(tau: Tensor, times: Any) -> Tensor:
     tensor([[ 0.7071, -0.7071],
             [ 0.7071,  0.7071]])
     """
+    if not isinstance(tau, Tensor):
+        raise TypeError(f"tau must be a torch tensor, got {type(tau).__name__}: use torch.as_tensor")
     matrix = as_array(tau, "tau")
     steps = as_array(times, "times")
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or steps.ndim != 1:

@@ -107,11 +107,16 @@ class LearnedOperator(nn.Module):
 
         Functions that are not orthonormal with respect to the mass become the nearest that are.
         """
+        for name, value in (("eigenfunctions", eigenfunctions), ("eigenvalues", eigenvalues)):
+            if not isinstance(value, Tensor):
+                raise TypeError(f"{name} must be a torch tensor, got {type(value).__name__}: use torch.as_tensor")
         if eigenfunctions.shape != self.raw_eigenfunctions.shape or eigenvalues.shape != self.root_eigenvalues.shape:
             raise ValueError(
                 f"eigenfunctions must have shape {tuple(self.raw_eigenfunctions.shape)} and eigenvalues shape "
                 f"{tuple(self.root_eigenvalues.shape)}, got {tuple(eigenfunctions.shape)}, {tuple(eigenvalues.shape)}"
             )
+        if not torch.isfinite(eigenfunctions).all():
+            raise ValueError("eigenfunctions contain NaN or infinity")
         steps = eigenvalues.diff(prepend=eigenvalues.new_zeros(1))
         if not (torch.isfinite(eigenvalues).all() and (steps >= 0).all()):
             raise ValueError(f"eigenvalues must be finite, >= 0 and ascending, got {eigenvalues}")
@@ -148,4 +153,6 @@ def commutation_mask(eigenvalues: Tensor) -> Tensor:
             [1., 1., 0.],
             [0., 0., 1.]])
     """
+    if eigenvalues.ndim != 1 or len(eigenvalues) == 0:
+        raise ValueError(f"eigenvalues must have shape (k,), got {tuple(eigenvalues.shape)}")
     return torch.exp(-(eigenvalues[:, None] - eigenvalues[None, :]).abs())

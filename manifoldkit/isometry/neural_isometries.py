@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from .._modules import evaluating
 from ..datasets._validation import check_count, check_flag, check_real
 from ._input import fresh
 from .isometry_losses import IsometryLosses, equivariance_loss, multiplicity_loss
@@ -111,6 +112,9 @@ class NeuralIsometry(nn.Module):
         self.grid = check_count(height, "grid[0]"), check_count(width, "grid[1]")
         if (encoder is None) != (decoder is None):
             raise ValueError("encoder and decoder come together: pass both, or none for functions on the grid itself")
+        for name, network in (("encoder", encoder), ("decoder", decoder)):
+            if not isinstance(network, nn.Module | None):
+                raise TypeError(f"{name} must be a torch.nn.Module or None, got {type(network).__name__}")
         self.encoder = nn.Identity() if encoder is None else encoder
         self.decoder = nn.Identity() if decoder is None else decoder
         self.special = check_flag(special, "special")
@@ -137,30 +141,39 @@ class NeuralIsometry(nn.Module):
         return self._spectrum().eigenvalues
 
     def encode(self, images: Tensor) -> Tensor:
-        """Codes (B, k, c) of images (B, C, H, W)."""
-        return self._encode(images, self.operator())
+        """Codes (B, k, c) of images (B, C, H, W); the networks run in evaluation mode, whatever their mode is."""
+        with evaluating(self):
+            return self._encode(images, self.operator())
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Images (B, C, H, W) of codes (B, k, c)."""
-        return self._decode(codes, self.operator())
+        """Images (B, C, H, W) of codes (B, k, c), in evaluation mode."""
+        spectrum = self.operator()
+        k = len(spectrum.eigenvalues)
+        if not isinstance(codes, Tensor) or codes.ndim != 3 or codes.shape[1] != k:
+            got = tuple(codes.shape) if isinstance(codes, Tensor) else type(codes).__name__
+            raise ValueError(f"codes must be a tensor (B, {k}, c), got {got}: encode makes them")
+        with evaluating(self):
+            return self._decode(codes, spectrum)
 
     def isometry(self, first: Tensor, second: Tensor) -> Tensor:
         """Orthogonal maps (B, k, k) that carry the codes `first` (B, k, c) to `second`, as far as the operator allows.
 
         The transposed map carries `second` to `first`.
         """
-        if first.shape != second.shape or first.ndim != 3:
+        mask = commutation_mask(self.operator().eigenvalues)
+        shapes = [tuple(code.shape) if isinstance(code, Tensor) else type(code).__name__ for code in (first, second)]
+        if shapes[0] != shapes[1] or len(shapes[0]) != 3 or shapes[0][1] != len(mask):
             raise ValueError(
-                f"codes must have one shape (B, k, c), got {tuple(first.shape)} and {tuple(second.shape)}: encode both "
+                f"codes must be tensors of one shape (B, {len(mask)}, c), got {shapes[0]} and {shapes[1]}: encode both "
                 "views with this model"
             )
-        return self._isometry(first, second, commutation_mask(self.operator().eigenvalues))
+        return self._isometry(first, second, mask)
 
     def forward(self, views: Tensor) -> IsometryLosses:
         """Losses of pairs (2, B, C, H, W), triplets (3, B, C, H, W), or a batch (2 B, C, H, W) of pairs in a row.
 
-        In the last form, images 2 i and 2 i + 1 are views of one thing. Two or three batches of one shape in a tuple or
-        list are pairs or triplets, too.
+        The networks run in their own mode, so that they can be trained. In the last form, images 2 i and 2 i + 1 are
+        views of one thing. Two or three batches of one shape in a tuple or list are pairs or triplets, too.
         """
         views = self._read_views(views)
         n_views, batch = views.shape[:2]
@@ -200,7 +213,11 @@ class NeuralIsometry(nn.Module):
         return polar(mask * (second @ first.mT), special=self.special)
 
     def functions(self, images: Tensor) -> Tensor:
-        """Functions (B, N, c) on the grid that the encoder makes of images (B, C, H, W)."""
+        """Functions (B, N, c) on the grid that the encoder makes of images (B, C, H, W), in evaluation mode."""
+        with evaluating(self):
+            return self._functions(images)
+
+    def _functions(self, images: Tensor) -> Tensor:
         self._check_images(images)
         latent = self.encoder(images)
         if latent.ndim != 4 or len(latent) != len(images) or tuple(latent.shape[2:]) != self.grid:
@@ -211,7 +228,7 @@ class NeuralIsometry(nn.Module):
         return latent.flatten(2).mT
 
     def _encode(self, images: Tensor, spectrum: Spectrum) -> Tensor:
-        codes = spectrum.analyse(self.functions(images))
+        codes = spectrum.analyse(self._functions(images))
         if self.unit_codes:
             square = codes.square().mean(dim=(1, 2), keepdim=True)
             codes = codes * torch.rsqrt(square + torch.finfo(codes.dtype).eps)
@@ -240,6 +257,12 @@ class NeuralIsometry(nn.Module):
         if height % self.grid[0] or width % self.grid[1]:
             raise ValueError(
                 f"grid {self.grid} does not divide images of {height} x {width}: pad them, or choose another grid"
+            )
+        place = self.operator.root_mass
+        if images.dtype != place.dtype or images.device != place.device:
+            raise ValueError(
+                f"images are {images.dtype} on {images.device} and the model {place.dtype} on {place.device}: use "
+                "images.to(model.mass_)"
             )
         if not torch.isfinite(images).all():
             raise ValueError("images contain NaN or infinity: remove or impute those entries first")

@@ -7,7 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..datasets._validation import check_flag
+
 __all__ = ["polar"]
+
+_ONCE = "polar can be differentiated once, not twice: use finite differences of its derivative"
 
 
 def polar(x: Tensor, *, special: bool = False) -> Tensor:
@@ -39,7 +43,7 @@ def polar(x: Tensor, *, special: bool = False) -> Tensor:
     Raises
     ------
     TypeError
-        If `x` is no floating tensor of 32 or 64 bits.
+        If `x` is no floating tensor of 32 or 64 bits, or `special` no bool.
     ValueError
         If `x` is no matrix, holds NaN or infinity, or is not square with `special`.
 
@@ -47,8 +51,8 @@ def polar(x: Tensor, *, special: bool = False) -> Tensor:
     -----
     The factor is unique where the rank is full. Where :math:`s_i + s_j` vanishes it is not, and no derivative exists;
     there the derivative in these two directions is taken as zero, that is :math:`1 / s` is replaced by
-    :math:`s / (s^2 + \delta^2)` with :math:`\delta` the machine epsilon times :math:`s_1`. The backward pass can't be
-    differentiated again.
+    :math:`s / (s^2 + \delta^2)` with :math:`\delta` the machine epsilon times :math:`s_1`. Forward and reverse mode and
+    the transforms of ``torch.func`` differentiate once; the derivative can't be differentiated again.
 
     References
     ----------
@@ -74,40 +78,89 @@ def polar(x: Tensor, *, special: bool = False) -> Tensor:
         raise TypeError(f"x must be a torch tensor of float32 or float64, got {got}: convert it by .double()")
     if x.ndim < 2 or 0 in x.shape[-2:]:
         raise ValueError(f"x must hold matrices (..., m, n), got shape {tuple(x.shape)}")
-    if special and x.shape[-1] != x.shape[-2]:
+    if check_flag(special, "special") and x.shape[-1] != x.shape[-2]:
         raise ValueError(f"special=True needs square matrices, got shape {tuple(x.shape)}: leave it out")
-    if not torch.isfinite(x).all():
-        raise ValueError("x contains NaN or infinity: look for overflow in what it was computed from")
     if x.shape[-2] < x.shape[-1]:
-        return _Polar.apply(x.mT, special).mT
-    return _Polar.apply(x, special)
+        return _Polar.apply(x.mT, special)[0].mT
+    return _Polar.apply(x, special)[0]
 
 
 class _Polar(torch.autograd.Function):
-    """Polar factor of matrices that are at least as high as wide."""
+    """Polar factor of matrices that are at least as high as wide, and the decomposition, which has no derivative."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, special: bool) -> Tensor:
+    def forward(x: Tensor, special: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        if not torch.isfinite(x).all():
+            raise ValueError("x contains NaN or infinity: look for overflow in what it was computed from")
         w, s, vh = torch.linalg.svd(x, full_matrices=False)
         if special:
             # det(W) det(V) = -1: the smallest singular value counts negatively, in the derivative, too.
-            sign = torch.sign(torch.linalg.det(w) * torch.linalg.det(vh))
+            # Signs by slogdet: products of hundreds of pivots underflow to a determinant of 0.
+            sign = torch.linalg.slogdet(w).sign * torch.linalg.slogdet(vh).sign
             s = torch.cat([s[..., :-1], s[..., -1:] * sign[..., None]], dim=-1)
             vh = torch.cat([vh[..., :-1, :], vh[..., -1:, :] * sign[..., None, None]], dim=-2)
-        ctx.save_for_backward(w, s, vh)
-        return w @ vh
+        return w @ vh, w, s, vh
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        w, s, vh = ctx.saved_tensors
-        inner = gradient @ vh.mT  # (..., m, n)
+    def setup_context(ctx: Any, inputs: tuple[Tensor, bool], output: tuple[Tensor, ...]) -> None:
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(inputs[0], *output[1:])
+        ctx.save_for_forward(inputs[0], *output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, None]:
+        return _Derivative.apply(gradient, *ctx.saved_tensors), None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> tuple[Tensor, None, None, None]:
+        return _Derivative.apply(tangent, *ctx.saved_tensors), None, None, None
+
+    @staticmethod
+    def vmap(info: Any, dims: tuple[int, None], x: Tensor, special: bool) -> tuple[Any, tuple[int, ...]]:
+        return _Polar.apply(x.movedim(dims[0], 0), special), (0, 0, 0, 0)  # leading axes are a batch already
+
+
+class _Derivative(torch.autograd.Function):
+    """The derivative of the factor applied to a change of the matrix, linear in the change and its own adjoint.
+
+    As a function of the matrix it has no derivative here, and says so: decompositions do not carry one.
+    """
+
+    @staticmethod
+    def forward(change: Tensor, x: Tensor, w: Tensor, s: Tensor, vh: Tensor) -> Tensor:
+        inner = change @ vh.mT  # (..., m, n)
         y = (w.mT @ inner) * _inverse(s[..., :, None] + s[..., None, :], s[..., :1, None])
         result = w @ (y - y.mT)
         if w.shape[-2] > w.shape[-1]:
             outside = inner - w @ (w.mT @ inner)
             result = result + outside * _inverse(s, s[..., :1])[..., None, :]
-        return result @ vh, None
+        return result @ vh
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs[1:])
+        ctx.save_for_forward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.needs_input_grad[1]:
+            raise RuntimeError(_ONCE)
+        return _Derivative.apply(gradient, *ctx.saved_tensors), None, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, change: Tensor | None, x: Tensor | None, *_: None) -> Tensor | None:
+        if x is not None:
+            raise RuntimeError(_ONCE)
+        return None if change is None else _Derivative.apply(change, *ctx.saved_tensors)
+
+    @staticmethod
+    def vmap(info: Any, dims: tuple[int | None, ...], *tensors: Tensor) -> tuple[Tensor, int]:
+        moved = (
+            tensor.expand(info.batch_size, *tensor.shape) if axis is None else tensor.movedim(axis, 0)
+            for tensor, axis in zip(tensors, dims, strict=True)
+        )
+        return _Derivative.apply(*moved), 0
 
 
 def _inverse(x: Tensor, largest: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -57,7 +57,7 @@ def pretrain(
     Parameters
     ----------
     model : NeuralIsometry
-        Left in the mode (training or evaluation) in which it came.
+        In training mode meanwhile; every part is left in the mode in which it came.
     views : object with `draw`
         Such as :class:`~manifoldkit.datasets.HomographyViews`; views are brought to the device and dtype of the model.
     steps : int
@@ -111,6 +111,7 @@ def pretrain(
     """
     if not isinstance(model, NeuralIsometry):
         raise TypeError(f"model must be a NeuralIsometry, got {type(model).__name__}")
+    check_views(views)
     steps, batch_size = check_count(steps, "steps"), check_count(batch_size, "batch_size")
     every, warm_up = check_count(record_every, "record_every"), check_count(warm_up, "warm_up", 0)
     alpha = check_real(alpha, "alpha", 0.0)
@@ -137,7 +138,7 @@ def pretrain(
             (last + (largest - last) * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))) / largest,
         ),
     )
-    mode, record = model.training, []
+    modes, record = [(part, part.training) for part in model.modules()], []
     model.train()
     try:
         for step in _bar(steps, check_flag(progress, "progress")):
@@ -159,7 +160,8 @@ def pretrain(
                 record.append(LossRecord(step, *(loss.item() for loss in losses)))
                 _log.info("neural isometry, step %d: transport %.4f, equivariance %.4f, multiplicity %.4f", *record[-1])
     finally:
-        model.train(mode)
+        for part, mode in modes:
+            part.training = mode
         optimizer.zero_grad()
     return record
 
@@ -220,6 +222,9 @@ def pretrain_in_stages(
     >>> record[-1].step
     49
     """
+    for name, value in (("steps", steps), ("betas", betas)):
+        if not isinstance(value, Sequence):
+            raise TypeError(f"{name} must be a sequence with an entry for each training, got {value!r}")
     counts = [check_count(count, "steps") for count in steps]
     rates = [1.0] * len(counts) if eigenvalue_rates is None else list(eigenvalue_rates)
     if not counts or not len(counts) == len(betas) == len(rates):
@@ -241,6 +246,12 @@ def pretrain_in_stages(
         )  # fmt: skip
         records += [entry._replace(step=entry.step + sum(counts[:stage])) for entry in part]
     return records
+
+
+def check_views(views: Any) -> None:
+    """Refuse what can't draw."""
+    if isinstance(views, type) or not callable(getattr(views, "draw", None)):
+        raise TypeError(f"views must be an object with draw(n_samples), as HomographyViews(images), got {views!r:.80}")
 
 
 def annealed(first: float, last: float, *, hold: float = 0.5, end: float = 0.9) -> Callable[[float], float]:

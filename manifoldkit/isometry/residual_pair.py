@@ -30,7 +30,8 @@ class _Residual(nn.Module):
 class _Centred(nn.Module):
     """Subtract the mean over the batch, in evaluation the running one: what all images share is no part of a code.
 
-    Otherwise a large constant makes the relative error of every isometry small.
+    Otherwise a large constant makes the relative error of every isometry small. The mean of a single pair or triplet
+    would make the views opposite, whatever they are: for less than two pairs the running one serves in training, too.
     """
 
     mean: Tensor
@@ -45,7 +46,7 @@ class _Centred(nn.Module):
             return x - self.mean
         mean = x.mean(dim=0)
         self.mean.lerp_(mean.detach(), self.momentum)
-        return x - mean
+        return x - (mean if len(x) >= 4 else self.mean)
 
 
 def residual_pair(
@@ -97,6 +98,9 @@ def residual_pair(
     >>> encoder(torch.zeros(2, 1, 28, 28)).shape, decoder(torch.zeros(2, 32, 7, 7)).shape
     (torch.Size([2, 32, 7, 7]), torch.Size([2, 1, 28, 28]))
     """
+    for name, value, form in (("image_shape", image_shape, "(C, H, W)"), ("grid", grid, "(height, width)")):
+        if not isinstance(value, Sequence) or len(value) != form.count(",") + 1:
+            raise TypeError(f"{name} must be {form}, got {value!r}")
     image_channels, height, width = (check_count(size, "image_shape") for size in image_shape)
     c, depth = check_count(channels, "channels"), check_count(depth, "depth", 0)
     stages = [check_count(size, "widths") for size in widths]

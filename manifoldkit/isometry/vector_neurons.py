@@ -100,7 +100,8 @@ class VectorNeuronHead(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        sizes = [check_count(channels, "channels"), *(check_count(width, "widths") for width in widths)]
+        self.channels = check_count(channels, "channels")
+        sizes = [self.channels, *(check_count(width, "widths") for width in widths)]
         self.layers = nn.Sequential(
             *(VectorNeuronLayer(before, after, generator=generator) for before, after in pairwise(sizes))
         )
@@ -118,6 +119,9 @@ class VectorNeuronHead(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         """Logits (B, n_classes) of codes (B, k, channels)."""
+        if not isinstance(codes, Tensor) or codes.ndim != 3 or codes.shape[2] != self.channels:
+            got = tuple(codes.shape) if isinstance(codes, Tensor) else type(codes).__name__
+            raise ValueError(f"codes must be a tensor (B, k, {self.channels}), got {got}")
         x = self.layers(codes)
         gram = x.mT @ x / x.shape[-2]
         return self.perceptron(gram[:, self.rows, self.columns])

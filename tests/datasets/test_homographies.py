@@ -160,6 +160,8 @@ IMAGES = np.zeros((2, 4, 4))
         (lambda: warp_homographies(IMAGES, np.zeros((3, 3))), ValueError, "invertible"),
         (lambda: warp_homographies(IMAGES, np.full((3, 3), np.inf)), ValueError, "NaN or infinity"),
         (lambda: HomographyViews(IMAGES[0]), ValueError, "images must have shape"),
+        (lambda: HomographyViews(IMAGES.astype(np.uint8)), TypeError, "scale bytes"),
+        (lambda: ShiftViews(torch.zeros(2, 4, 4, dtype=torch.uint8), 2), TypeError, "scale bytes"),
         (lambda: HomographyViews(IMAGES, n_views=1), ValueError, "n_views"),
         (lambda: HomographyViews(IMAGES * np.nan), ValueError, "NaN"),
         (lambda: HomographyViews(IMAGES).draw(0), ValueError, "n_samples"),

@@ -59,11 +59,19 @@ class TestOperator:
     @pytest.mark.parametrize("eigenvalues", ["cumulative", "clustered"])
     @pytest.mark.parametrize("seed", range(3))
     def test_eigenfunctions_are_orthonormal_in_the_mass_and_eigenvalues_ascend(self, eigenvalues, seed):
-        mass, phi, values = randomised(LearnedOperator(20, 7, eigenvalues=eigenvalues), seed)()
-        assert mass.min() > 0
+        operator = randomised(LearnedOperator(20, 7, eigenvalues=eigenvalues), seed)
+        mass, phi, values = operator()
+        torch.testing.assert_close(mass, operator.root_mass.square() + 1e-8)
         torch.testing.assert_close(phi.mT @ (mass[:, None] * phi), torch.eye(7, dtype=torch.float64))
         assert (values.diff() >= 0).all()
         assert values.min() >= 0
+
+    @pytest.mark.parametrize(("eigenvalues", "spread"), [("cumulative", 1 / 500), ("clustered", 1.0)])
+    def test_initial_values_are_drawn_as_in_the_paper(self, eigenvalues, spread):
+        operator = LearnedOperator(600, 500, eigenvalues=eigenvalues, generator=seeded(0))
+        assert operator.root_eigenvalues.std().item() == pytest.approx(spread, rel=0.1)
+        assert operator.raw_eigenfunctions.std().item() == pytest.approx(0.01, rel=0.02)
+        assert (operator.root_mass == 1).all()
 
     def test_sorting_keeps_functions_with_their_eigenvalues(self):
         operator = randomised(LearnedOperator(12, 12, eigenvalues="clustered"))
@@ -120,10 +128,10 @@ class TestLosses:
         torch.testing.assert_close(equivariance_error(tau, 3 * code, 3 * other), equivariance_error(tau, code, other))
         assert (equivariance_error(tau, code, other) > 0.5).all()
 
-    def test_mask_is_symmetric_and_one_on_the_diagonal(self):
-        mask = commutation_mask(images(6).abs())
-        torch.testing.assert_close(mask, mask.mT)
-        torch.testing.assert_close(mask.diagonal(), torch.ones(6))
+    def test_mask_falls_exponentially_with_the_distance_of_eigenvalues(self):
+        mask = commutation_mask(torch.tensor([0.0, 0.5, 2.5]))
+        far = [[0.0, 0.5, 2.5], [0.5, 0.0, 2.0], [2.5, 2.0, 0.0]]
+        torch.testing.assert_close(mask.log(), -torch.tensor(far))
 
 
 class TestModel:
@@ -235,6 +243,41 @@ class TestModel:
         model(images(2, 5, 1, 8, 8)).total(0.5, 0.1).backward()
         assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in model.parameters())
 
+    def test_answers_depend_on_nothing_but_the_image(self):
+        """Also in training mode, in which the encoder centres by batches and keeps a running mean."""
+        model = small().train()
+        model(images(2, 5, 1, 8, 8))
+        x = images(3, 1, 8, 8)
+        codes, state = model.encode(x), copy.deepcopy(model.state_dict())
+        torch.testing.assert_close(model.encode(x[:1]), codes[:1])
+        assert codes[:1].abs().max() > 0.01
+        torch.testing.assert_close(small().functions(x[1:2]), small().functions(x)[1:2])
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, state[name]), name
+        assert all(part.training for part in model.modules())
+        torch.testing.assert_close(model.eval().encode(x), codes, atol=0, rtol=0)
+
+    def test_codes_are_centred_by_the_running_mean(self):
+        model = small()
+        x = 3 + images(30, 1, 8, 8)
+        with torch.no_grad():
+            before = model.functions(x).mean(0).abs().max()
+            for _ in range(200):
+                model(torch.stack([x, x]))
+            assert model.functions(x).mean(0).abs().max() < 1e-3 * before
+            # The mean of one pair would make its views opposite, and the equivariance error zero.
+            assert model(x[:2]).equivariance > 0.01
+
+    def test_codes_are_differentiable_by_torch_func(self):
+        model = randomised(small(), scale=0.3)
+        codes = images(4, 9, 6, dtype=torch.float64)
+        jacobian = torch.func.vmap(torch.func.jacrev(lambda code: model.decode(code[None])[0]))(codes)
+        forward = torch.func.vmap(torch.func.jacfwd(lambda code: model.decode(code[None])[0]))(codes)
+        torch.testing.assert_close(jacobian, forward)
+        step = 1e-6 * images(9, 6, seed=1, dtype=torch.float64)
+        change = model.decode(codes + step) - model.decode(codes - step)
+        torch.testing.assert_close(2 * torch.einsum("bchwkj,kj->bchw", jacobian, step), change, atol=1e-11, rtol=1e-4)
+
     def test_copies_pickles_and_state_dicts_give_the_same_codes(self):
         model = small()
         model(images(2, 5, 1, 8, 8))  # moves the running mean
@@ -288,6 +331,27 @@ class TestPretraining:
         assert [entry.step for entry in record] == [0, 10, 20, 30, 39]
         assert record[-1].transport < 0.7 * record[0].transport
 
+    def test_alpha_and_clip_change_the_training(self):
+        """The weight of the equivariance loss, and the largest gradient, which AdamW sees in its first two steps."""
+        ends = []
+        for options in ({"alpha": 0.0}, {"alpha": 5.0}, {"alpha": 0.0, "clip": 1e-9}):
+            model = small(unit_codes=True)
+            views = HomographyViews(images(9, 8, 8).abs(), random_state=0)
+            ends.append(pretrain(model, views, steps=40, batch_size=4, learning_rate=3e-3, warm_up=0, **options)[-1])
+        assert ends[1].equivariance < 0.9 * ends[0].equivariance
+        assert ends[2].transport != ends[0].transport
+
+    def test_parts_keep_their_own_modes(self):
+        """As a frozen part of an encoder in evaluation mode."""
+        encoder, decoder = residual_pair((1, 8, 8), (4, 4), 6, widths=(5,), depth=0, generator=seeded(0))
+        encoder = torch.nn.Sequential(torch.nn.BatchNorm2d(1).eval(), encoder)
+        model = NeuralIsometry((4, 4), 9, encoder, decoder, generator=seeded(0)).train()
+        encoder[0].eval()
+        pretrain(model, HomographyViews(images(4, 8, 8).abs(), random_state=0), steps=1, batch_size=2)
+        assert model.training
+        assert encoder[1].training
+        assert not encoder[0].training
+
     def test_views_are_brought_to_the_dtype_of_the_model(self):
         model = NeuralIsometry((4, 4), 16, generator=seeded(0)).double()
         before = model.operator.root_eigenvalues.detach().clone()
@@ -304,6 +368,30 @@ class TestPretraining:
         assert [entry.step for entry in record] == [0, 5, 6, 9, 10, 12]
         multiplicity = [entry.multiplicity for entry in record]
         assert max(multiplicity[:2]) < 1 < 2.5 < min(multiplicity[2:4]) < 3.7 < min(multiplicity[4:])  # 3.87: all equal
+
+    def test_multiplicity_falls_with_its_weight_and_rises_without(self):
+        ends = []
+        for beta in (0.0, 5.0):
+            model = NeuralIsometry((4, 4), 16, eigenvalues="clustered", generator=seeded(0))
+            views = ShiftViews(images(20, 4, 4), channels=18, random_state=0)
+            record = pretrain(model, views, steps=40, batch_size=1, alpha=0.0, beta=beta, learning_rate=3e-2, warm_up=5)
+            ends.append((record[0].multiplicity, record[-1].multiplicity))
+        (start, freely), (_, forced) = ends
+        assert forced < 0.8 * start < start < freely
+
+    def test_eigenvalues_have_a_rate_of_their_own(self):
+        """A first step of AdamW has the length of the rate in each coordinate."""
+        steps = []
+        for rate in (1.0, 3.0):
+            model = NeuralIsometry((4, 4), 16, generator=seeded(0))
+            model.operator.root_eigenvalues.data.fill_(0.1)
+            start = {name: value.detach().clone() for name, value in model.operator.named_parameters()}
+            views = ShiftViews(images(20, 4, 4), channels=18, random_state=0)
+            pretrain(model, views, steps=1, batch_size=1, learning_rate=1e-3, eigenvalue_rate=rate, warm_up=0)
+            steps.append({name: (value - start[name]).abs().max() for name, value in model.operator.named_parameters()})
+        assert float(steps[1]["root_eigenvalues"]) == pytest.approx(3e-3, rel=0.01)
+        assert float(steps[0]["root_eigenvalues"]) == pytest.approx(1e-3, rel=0.01)
+        assert steps[1]["raw_eigenfunctions"] == steps[0]["raw_eigenfunctions"]
 
     def test_weights_follow_their_schedule(self):
         seen = []

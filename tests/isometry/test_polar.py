@@ -48,9 +48,47 @@ def test_special_has_determinant_one_and_is_the_nearest_rotation():
     assert (torch.linalg.det(polar(x)) < 0).any()
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_special_holds_in_hundreds_of_dimensions(seed):
+    """There determinants in float32 underflow to 0, and have no sign."""
+    w, v = (torch.linalg.qr(random(400, 400, seed=seed + part, dtype=torch.float32))[0] for part in (0, 10))
+    q = polar(w * torch.linspace(1, 2, 400) @ v.mT, special=True)
+    torch.testing.assert_close(q @ q.mT, torch.eye(400), atol=1e-5, rtol=0)
+    assert torch.linalg.slogdet(q).sign == 1
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_derivative_agrees_with_finite_differences(shape):
     assert torch.autograd.gradcheck(polar, random(*shape).requires_grad_())
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (5, 3), (3, 5)])
+@pytest.mark.parametrize("special", [False, True])
+def test_transforms_of_torch_func(shape, special):
+    if special and shape[0] != shape[1]:
+        shape = (3, 3)
+    x = random(6, *shape)
+
+    def factor(matrix):
+        return polar(matrix, special=special)
+
+    torch.testing.assert_close(torch.func.vmap(factor, in_dims=1, out_dims=1)(x.movedim(0, 1)), factor(x).movedim(0, 1))
+    expected = torch.stack([torch.autograd.functional.jacobian(factor, matrix) for matrix in x])
+    torch.testing.assert_close(torch.func.vmap(torch.func.jacrev(factor))(x), expected)
+    torch.testing.assert_close(torch.func.vmap(torch.func.jacfwd(factor))(x), expected)
+    assert torch.autograd.gradcheck(factor, x.requires_grad_(), check_forward_ad=True, check_batched_grad=True)
+
+
+def test_a_second_derivative_is_refused():
+    x = random(3, 3)
+    with pytest.raises(RuntimeError, match="once, not twice"):
+        torch.func.hessian(lambda matrix: polar(matrix)[0, 0])(x)
+    x.requires_grad_()
+    first = torch.autograd.grad(polar(x).pow(2)[0, 0], x, create_graph=True)[0]
+    with pytest.raises(RuntimeError, match="once, not twice"):
+        first.sum().backward()
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        torch.func.vmap(polar)(torch.full((2, 2, 2), torch.nan))
 
 
 @pytest.mark.parametrize("seed", range(4))  # of both signs of the determinant
@@ -105,6 +143,7 @@ def test_factor_and_derivative_do_not_depend_on_scale():
         (torch.tensor([[float("nan"), 1.0], [1.0, 1.0]]), {}, ValueError, "NaN or infinity"),
         (torch.full((2, 2), float("inf")), {}, ValueError, "NaN or infinity"),
         (torch.ones(3, 2), {"special": True}, ValueError, "square"),
+        (torch.eye(2), {"special": 1}, TypeError, "special"),
     ],
 )
 def test_bad_input(x, options, error, message):

@@ -26,6 +26,17 @@ def test_layer_commutes_with_orthogonal_maps(seed):
     assert not torch.allclose(layer(2.0 * x - x.roll(1, dims=2)), 2.0 * layer(x) - layer(x.roll(1, dims=2)))  # it bends
 
 
+def test_what_points_along_the_direction_stays_and_what_points_against_it_is_taken_away():
+    layer = VectorNeuronLayer(2, 1).double()
+    layer.norm = torch.nn.Identity()
+    layer.mix.weight.data.copy_(torch.eye(2))  # q and d are the two channels
+    q = torch.tensor([9.0, 1.0], dtype=torch.float64)
+    d = torch.tensor([3.0, 0.0], dtype=torch.float64)
+    for sign, first in ((1.0, 9.0), (-1.0, 0.0)):
+        y = layer(torch.stack([q, sign * d], dim=1)[None])[0, :, 0]
+        torch.testing.assert_close(y, torch.tensor([first, 1.0], dtype=torch.float64), atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("widths", [(), (8,), (8, 4)])
 def test_head_does_not_see_orthogonal_maps_but_sees_others(widths):
     head, generator = double(VectorNeuronHead(6, 10, widths=widths, hidden=16), 0)
