@@ -6,6 +6,7 @@ pyvista and VTK are optional, so they are imported when a stage is built.
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -44,9 +45,14 @@ def import_pyvista() -> ModuleType:
 
 
 def read_mesh(mesh: Any, colour: tuple[float, float, float] | None = None) -> list[Part]:
-    """Surface triangles of a file that pyvista reads, or of one of its meshes."""
+    """Surface triangles of a file that pyvista reads, or of a mesh of pyvista or trimesh."""
     pyvista = import_pyvista()
-    data = pyvista.wrap(mesh) if isinstance(mesh, pyvista.DataObject) else pyvista.read(str(mesh))
+    if isinstance(mesh, pyvista.DataObject):
+        data = mesh
+    elif hasattr(mesh, "vertices"):
+        data = pyvista.PolyData.from_regular_faces(np.asarray(mesh.vertices, dtype=np.float64), np.asarray(mesh.faces))
+    else:
+        data = _read_file(pyvista, mesh)
     if isinstance(data, pyvista.MultiBlock):
         data = data.combine()
     surface = data.extract_surface(algorithm="dataset_surface").triangulate()
@@ -55,6 +61,18 @@ def read_mesh(mesh: Any, colour: tuple[float, float, float] | None = None) -> li
     if len(faces) == 0 or not np.isfinite(points).all() or not np.ptp(points, axis=0).any():
         raise ValueError(f"{mesh} holds {len(faces)} triangles of finite extent: give a mesh with a surface")
     return [Part(points[faces], PLAIN if colour is None else colour, "paint")]
+
+
+def _read_file(pyvista: ModuleType, path: Any) -> Any:
+    try:
+        with pyvista.vtk_verbosity("off"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a damaged file is refused below, for it holds no triangles
+            return pyvista.read(str(path))
+    except (OSError, RuntimeError, ImportError) as error:
+        raise OSError(
+            f"{path} cannot be read as a mesh ({' '.join(str(error).split())}): give a PLY, STL, OBJ, GLB or VTK file, "
+            "or load it with trimesh and pass {name: mesh}"
+        ) from error
 
 
 class Stage:

@@ -78,9 +78,9 @@ def make_turntable(
     ----------
     classes : sequence of str or path, or mapping
         Names of vehicles (`VEHICLE_NAMES` are all): "pickup", "suv", "sedan", "dump truck", "box truck", "jeep",
-        "forklift"; and files of meshes that pyvista reads (PLY, STL, OBJ, VTK, ...), their class named after the file;
-        or a mapping of names to files or pyvista meshes. Meshes have the front towards +x and +z up, and are scaled to
-        fill the picture.
+        "forklift"; and files of meshes that pyvista reads (PLY, STL, OBJ, GLB, VTK, ...), their class named after the
+        file; or a mapping of names to files, or to meshes of pyvista or trimesh (which reads other formats). Meshes
+        have the front towards +x and +z up, and are scaled to fill the picture.
     azimuth : array-like or float
         Degrees, from -360 to 360.
     elevation : array-like or float
@@ -138,6 +138,10 @@ def make_turntable(
     >>> views = make_turntable(["sedan", "jeep"], azimuth=range(0, 360, 90), elevation=20, size=32)  # doctest: +SKIP
     >>> views.images.shape, views.class_names, views.angles[1]  # doctest: +SKIP
     ((8, 3, 32, 32), ('sedan', 'jeep'), array([90., 20.]))
+
+    Meshes of your own, each a class:
+
+    >>> chairs = make_turntable({"oak": "oak.stl", "steel": "steel.glb"}, range(360), [10, 20])  # doctest: +SKIP
     """
     meshes = _check_classes(classes)
     angles = _check_angles(azimuth, elevation, check_flag(lattice, "lattice"))
@@ -233,9 +237,10 @@ def _check_classes(classes: Any) -> dict[str, Any]:
             if not Path(entry).is_file():
                 raise ValueError(f"unknown class {str(entry)!r}: it is neither a file nor one of {', '.join(VEHICLES)}")
             name = Path(entry).stem if name is None else str(name)
-        elif name is None or not hasattr(entry, "points"):
+        elif name is None or not (hasattr(entry, "points") or (hasattr(entry, "vertices") and hasattr(entry, "faces"))):
             raise TypeError(
-                "classes must hold names of vehicles and paths of files, or map names to files or pyvista meshes, "
+                "classes must hold names of vehicles and paths of files, or map names to files or to meshes of pyvista "
+                "or trimesh, "
                 f"got {entry!r} of type {type(entry).__name__}"
             )
         if name in found:

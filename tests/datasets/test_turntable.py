@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -324,18 +325,29 @@ class TestRendering:
         brightest = np.quantile(views.images.mean(axis=1)[:, 20:30, 26:40], 0.7, axis=(1, 2))
         assert brightest.max() > 2 * brightest.min()
 
-    @pytest.mark.parametrize("kind", ["file", "mesh"])
+    @pytest.mark.parametrize("kind", ["ply", "stl", "vtk", "pyvista", "trimesh"])
     def test_a_sphere_of_the_users_is_a_disc(self, kind, tmp_path):
         """Its outline has the angular radius arcsin(1 / distance), from everywhere."""
         import pyvista
 
         ball = pyvista.Sphere(radius=7.0, center=(3, -2, 5), theta_resolution=60, phi_resolution=60)
-        ball.save(tmp_path / "ball.ply")
-        classes = [tmp_path / "ball.ply"] if kind == "file" else {"ball": ball}
+        if kind == "pyvista":
+            classes = {"ball": ball}
+        elif kind == "trimesh":  # what its meshes have
+            classes = {"ball": SimpleNamespace(vertices=np.asarray(ball.points), faces=ball.regular_faces)}
+        else:
+            classes = [tmp_path / f"ball.{kind}"]
+            ball.save(classes[0])
         views = make_turntable(classes, [0, 100], [0, 60], 64, cache=False)
         assert views.class_names == ("ball",)
         radius = 32 * np.tan(np.arcsin(1 / stage.DISTANCE)) / np.tan(np.deg2rad(stage.OPENING / 2))
         assert np.abs(views.masks.sum(axis=(1, 2)) / (np.pi * radius**2) - 1).max() < 0.01
+
+    @pytest.mark.parametrize(("name", "error"), [("a.ply", ValueError), ("a.txt", OSError), ("a.vtk", OSError)])
+    def test_files_that_hold_no_mesh(self, name, error, tmp_path):
+        (tmp_path / name).write_bytes(b"nothing of the kind")
+        with pytest.raises(error, match=f"{name} (holds 0 triangles|cannot be read as a mesh)"):
+            make_turntable([tmp_path / name], 0, 10, 8)
 
     def test_a_mesh_without_triangles(self):
         import pyvista
