@@ -24,11 +24,18 @@ WIDTH, HEIGHT = 0.68, 1.25
 
 
 def name_regions(
-    ax: Axes, classes: NDArray[np.int64], x: Floats, y: Floats, names: Mapping[int, str], colors: Mapping[int, object],
+    ax: Axes,
+    classes: NDArray[np.int64],
+    x: Floats,
+    y: Floats,
+    names: Mapping[int, str],
+    colors: Mapping[int, tuple[float, float, float]],
     path: Floats | None,
-) -> None:  # fmt: skip
+) -> None:
     """Write the name of each class into the parts of its region; classes whose names find no room get a legend."""
-    width, height = ax.get_window_extent().size * 72 / ax.figure.dpi / FontProperties().get_size_in_points()
+    inches = ax.get_window_extent().transformed(ax.figure.dpi_scale_trans.inverted())
+    letter = FontProperties().get_size_in_points() / 72
+    width, height = float(inches.width) / letter, float(inches.height) / letter
     regions = {value: list(_parts(classes == value, path, x, y)) for value in names}
     boxes, nameless = _places(ax, regions, x, y, names, path, width, height)
     if nameless:  # A layout engine will take the room for the legend from the axes.
@@ -37,7 +44,16 @@ def name_regions(
     for value, (left, bottom, right, top) in boxes:
         middle = ax.transAxes.transform(((left + right) / 2, (bottom + top) / 2))
         place = ax.transData.inverted().transform(middle)
-        ax.text(*place, names[value], ha="center", va="center", weight="bold", path_effects=outline(), zorder=4)
+        ax.text(
+            float(place[0]),
+            float(place[1]),
+            names[value],
+            ha="center",
+            va="center",
+            weight="bold",
+            path_effects=outline(),
+            zorder=4,
+        )
     if nameless:
         handles = [Patch(facecolor=colors[value], edgecolor="0.5", label=names[value]) for value in sorted(nameless)]
         ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
