@@ -89,8 +89,8 @@ def first_table(records: list[Record]) -> list[str]:
         f"{azimuth} degrees of azimuth, {elevation} of elevation; 95th percentile {tails[0]:.2f} and {tails[1]:.2f}. "
         f"Projected to the surface, clean views move by {by_windows(used, lambda r: r['detail'])} steps of a degree: "
         "detail that the surface has not.", "",
-        "| method | success | confirmed, of the successes | the same, by windows | confirmed, of all starts | misread as "
-        "the same class, of the successes | as near as clean views (p > 0.05) | quantile of the distance | from its "
+        "| method | success | confirmed, of the successes | the same, by windows | confirmed, of all starts | misread "
+        "as the same class, of the successes | as near as clean views (p > 0.05) | quantile of the distance | from its "
         "rendering, degrees | moved, degrees |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
@@ -151,16 +151,17 @@ def report(studies: list[Any], args: argparse.Namespace, command: str) -> str:
         "Seven vehicles of `make_turntable` in one grey paint (but for the white box of the box truck), "
         f"{args.size} pixels, training views every {args.step} degrees, Adam; windows of 40 x 40 degrees with views "
         "one degree apart, at random azimuths, elevations 4 to 44. Starts are views between those of the lattice, read "
-        "rightly, at most 10 degrees from a misread one. On-manifold PGD takes steps of half a degree in the space of "
-        f"images (median of the window), at most {args.walk}. *Confirmed*: the network misreads the vehicle rendered "
-        "afresh at the pose that was read off the adversary.", "",
+        "rightly, at most 10 degrees from a misread one. On-manifold PGD takes steps that are in the space of images "
+        f"as long as half a degree of azimuth (median of the window), at most {args.walk}. *Confirmed*: the network "
+        "misreads the vehicle rendered afresh at the pose that was read off the adversary.", "",
         "Three rules say where a walk ends. *At the boundary*: at the first step that is misread. *Six steps on*: six "
-        "steps (three degrees) later. *Settled*: at the first misread step where the lead of the wrong class, known at "
+        "steps later. *Settled*: at the first misread step where the lead of the wrong class, known at "
         "the window's views and read off the surface like the angles, exceeds what renderings lose: the 90 % "
         "conformal quantile, in each window, of (lead read) - (lead of the view) over its clean held-out views, none "
         "of them a start. Nothing is rendered to decide it. The rule was chosen among a dozen on two other windows "
         "(5000 and 5002: 19 of 19 confirmed), and held on four more (5003, 5005 to 5007: 32 of 35); its 90 % was set "
-        "beforehand. It trades successes for certainty: slivers of error where no view leads by so much do not count.", "",
+        "beforehand. It trades successes for certainty: slivers of error where no view leads by so much "
+        "do not count.", "",
         "*As near as clean views, quantile*: rank of the adversary's distance to the surface among those of the clean "
         "held-out views of the window (`OnManifoldTest`, its distance alone, as its documentation says of rendered "
         "scenes); 0.00 is nearer than all of them, as points of the surface are that lack the detail of a rendering, "

@@ -109,7 +109,7 @@ class Window:
 
     @property
     def degree(self) -> float:
-        """Median distance of neighbouring views: what a degree is in the space of images."""
+        """Median distance of views next to each other in azimuth: what a degree of it is in the space of images."""
         rows = len(np.unique(self.angles[:, 1]))
         steps = (self.images[rows:] - self.images[:-rows]).flatten(1).norm(dim=1)
         return float(steps.median())
@@ -140,7 +140,7 @@ class Window:
         return self
 
     def walks(self, net: nn.Module, images: Tensor, steps: int) -> Walks:
-        """On-manifold PGD, by half a degree a step, that walks on when it has crossed the boundary."""
+        """On-manifold PGD, by half a degree of azimuth a step, that walks on when it has crossed the boundary."""
         attack = OnManifoldPGD(net, self.manifold, self.degree / 2, steps, early_stop=False, record_path=True)
         result = attack.run(images, torch.full((len(images),), self.label))
         azimuth, elevation = self.angles.T

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ._vehicles import Part
 
-__all__ = ["SUPERSAMPLING", "Stage", "import_pyvista", "read_mesh"]
+__all__ = ["SHINE", "SUPERSAMPLING", "Stage", "import_pyvista", "read_mesh"]
 
 Floats = NDArray[np.float64]
 
@@ -25,7 +25,7 @@ SUPERSAMPLING = 4
 #: Distance of the camera in radii of the vehicle's bounding sphere, and the full opening angle of its view in degrees.
 DISTANCE, OPENING = 5.4, 22.0
 #: Specular share, its power (small is a wide highlight), ambient and diffuse share of each material.
-_SHINE = {
+SHINE = {
     "paint": (0.25, 12.0, 0.25, 0.48),
     "matte": (0.0, 1.0, 0.30, 0.48),
     "glass": (1.0, 9.0, 0.20, 0.30),
@@ -128,7 +128,7 @@ class Stage:
         counts = [len(part.triangles) for part in parts]
         colours = np.repeat([part.colour for part in parts], counts, axis=0)
         mesh.cell_data["colour"] = np.round(255 * colours).astype(np.uint8)
-        specular, power, ambient, diffuse = _SHINE[material]
+        specular, power, ambient, diffuse = SHINE[material]
         return self._plotter.add_mesh(
             mesh, scalars="colour", rgb=True, show_scalar_bar=False, specular=specular, specular_power=power,
             ambient=ambient, diffuse=diffuse, smooth_shading=False,
