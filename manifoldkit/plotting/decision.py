@@ -39,7 +39,7 @@ def plot_decision_map(
     Parameters
     ----------
     predict : int array or Tensor (len(y), len(x)), or callable
-        The class at each point of the grid; or a function from points (n, 2) of parameters (x, y) to classes (n,).
+        The class at each point of the grid; or a function from points (n, 2) of parameters (x, y) to classes (n,),
     x, y : array or Tensor (n,)
         Values of the two parameters, ascending.
     path : array or Tensor (T, 2), optional
@@ -100,6 +100,11 @@ def _classes(predict: Any | Callable[[Floats], Any], x: Floats, y: Floats) -> ND
     if not callable(predict):
         return class_array(predict, "predict", shape)
     points = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    if hasattr(predict, "state_dict"):
+        raise TypeError(
+            "predict must give classes for points (n, 2) of parameters, got a network: pass a function, such as "
+            "lambda p: net(images_at(p)).argmax(1)"
+        )
     return class_array(predict(points), "predict(points)", (len(points),)).reshape(shape)
 
 
