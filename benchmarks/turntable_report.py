@@ -216,8 +216,8 @@ def speed_table() -> list[str]:
 
 
 def longest_walk(study: Any) -> tuple[Record, Record] | None:
-    """The window and the start of the settled walk of a study that was confirmed and led farthest."""
-    pairs = [(r, s) for r in read(study, "first") for s in r["starts"] if s["methods"]["smoothed, settled"]["confirmed"]]  # fmt: skip  # noqa: E501
+    """The window and the start of the settled walk that led farthest, of those that a rendering confirms by class."""
+    pairs = [(r, s) for r in read(study, "first") for s in r["starts"] if s["methods"]["smoothed, settled"]["same"]]  # fmt: skip  # noqa: E501
     return max(pairs, key=lambda pair: moved(pair[1], pair[1]["methods"]["smoothed, settled"]), default=None)
 
 
@@ -227,8 +227,9 @@ def step_table(study: Any, record: Record, start: Record) -> list[str]:
     seen, *readings = (np.array(column) for column in zip(*start["path"], strict=True))
     again = classify(study.net("base"), window.views(np.column_stack(readings[:2])))
     lines = [
-        f"The walk that led farthest, from a {VEHICLE_NAMES[record['label']]} at {start['pose'][0] % 360:.1f} and "
-        f"{start['pose'][1]:.1f} degrees; allowance {record['allowance']:.2f}:", "",
+        "The walk that led farthest to where a rendering is taken for the same class, from a "
+        f"{VEHICLE_NAMES[record['label']]} at {start['pose'][0] % 360:.1f} and {start['pose'][1]:.1f} degrees; allowance "
+        f"{record['allowance']:.2f}:", "",
         "| step | taken for | azimuth | elevation | lead read off | rendered there |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for i, (azimuth, elevation, ahead) in enumerate(zip(*readings, strict=True)):
