@@ -179,7 +179,8 @@ def report(studies: list[Any], args: argparse.Namespace, command: str) -> str:
         seconds = sum(r["seconds"] for r in first + second)
         lines += [
             "", f"## Experiment {key[0]}, {key[1]}", "",
-            f"Background {head.background}, trained on elevations {low} to {high} for {flags.epochs} epochs, seeds "
+            f"Background {head.background}, trained on elevations {low} to {high} for {flags.epochs} epochs"
+            f"{' and as many against PGD in L_inf, eps 0.02' if head.experiment == 'B' else ''}, seeds "
             f"{', '.join(str(study.seed) for study in members)}, {flags.starts} starts a window at most; windows took "
             f"{seconds:.0f} CPU s.", "",
         ]  # fmt: skip
@@ -228,8 +229,8 @@ def step_table(study: Any, record: Record, start: Record) -> list[str]:
     again = classify(study.net("base"), window.views(np.column_stack(readings[:2])))
     lines = [
         "The walk that led farthest to where a rendering is taken for the same class, from a "
-        f"{VEHICLE_NAMES[record['label']]} at {start['pose'][0] % 360:.1f} and {start['pose'][1]:.1f} degrees; allowance "
-        f"{record['allowance']:.2f}:", "",
+        f"{VEHICLE_NAMES[record['label']]} at {start['pose'][0] % 360:.1f} and {start['pose'][1]:.1f} degrees; "
+        f"allowance {record['allowance']:.2f}:", "",
         "| step | taken for | azimuth | elevation | lead read off | rendered there |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for i, (azimuth, elevation, ahead) in enumerate(zip(*readings, strict=True)):
