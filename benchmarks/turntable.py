@@ -64,7 +64,7 @@ NETWORKS = {"cnn": two_layer_cnn, "vgg11": vgg11}
 #: four times without a second stage; a step of VGG11 costs a hundred times one of the small network.
 SETTINGS: dict[str, dict[str, Any]] = {
     "A:cnn": {"epochs": 6, "windows": 17, "starts": 20, "again": 3, "controls": CONTROLS},
-    "B:cnn": {"epochs": 6, "windows": 17, "starts": 20, "again": 0, "controls": CONTROLS},
+    "B:cnn": {"epochs": 6, "windows": 16, "starts": 20, "again": 0, "controls": CONTROLS},
     "A:vgg11": {"epochs": 2, "windows": 9, "starts": 10, "again": 0, "controls": CONTROLS},
     "B:vgg11": {"epochs": 2, "windows": 9, "starts": 10, "again": 0, "controls": CONTROLS},
 }
@@ -123,9 +123,9 @@ class Study:
         picture = "flat" if flat else turntable_background(self.background, self.args.size, MIDDLE, rng)
         return seed % len(VEHICLE_NAMES), azimuth, picture
 
-    def window(self, seed: int) -> Window:
+    def window(self, seed: int, step: int = 1) -> Window:
         label, azimuth, picture = self.place(seed)
-        return Window.render(label, (azimuth, MIDDLE), HALF, self.args.size, picture)
+        return Window.render(label, (azimuth, MIDDLE), HALF, self.args.size, picture, step)
 
     def poses(self, window: Window, count: int, seed: int) -> np.ndarray:
         """Poses within a window, three degrees from its rim."""
@@ -134,9 +134,8 @@ class Study:
 
     def share_right(self, net: nn.Module, seed: int) -> float:
         """Share of a window's views, five degrees apart, that are read rightly."""
-        label, azimuth, picture = self.place(seed)
-        coarse = Window.render(label, (azimuth, MIDDLE), HALF, self.args.size, picture, step=5)
-        return float((classify(net, coarse.images) == label).mean())
+        coarse = self.window(seed, step=5)
+        return float((classify(net, coarse.images) == coarse.label).mean())
 
     def first_stage(self, net: nn.Module, seed: int) -> dict[str, Any]:
         """Starts near the boundary of one window, attacked; every adversary read, rendered again, classified."""
