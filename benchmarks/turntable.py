@@ -70,6 +70,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
+STUDIES = ("A:cnn", "B:cnn", "A:vgg11")
+
+
 class Study:
     """One experiment with one network: its files, its settings, and what is done so far."""
 
@@ -305,7 +308,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("out/turntable"))
     parser.add_argument("--out", type=Path, help="where to write the tables")
     parser.add_argument("--pictures", type=Path, help="folder for a picture of each study")
-    parser.add_argument("--studies", nargs="*", default=["A:cnn", "B:cnn", "A:vgg11"], help="experiment:network:seed")
+    parser.add_argument("--studies", nargs="*", default=list(STUDIES), help="experiment:network:seed")
     parser.add_argument("--size", type=int, default=32, help="pixels")
     parser.add_argument("--step", type=int, default=3, help="degrees between training views")
     parser.add_argument("--epochs", type=int, help="of this and the next four the defaults are in SETTINGS")
@@ -328,7 +331,8 @@ def main() -> None:
             return
     given = [f"--{key} {value}" for key, value in vars(args).items() if key in ("size", "step", "epochs", "windows", "starts", "again") and value is not None]  # fmt: skip  # noqa: E501
     command = " ".join(["python benchmarks/turntable.py --studies", *args.studies, *given])
-    text = report(studies, args, f"{command} --work out/turntable --out benchmarks/turntable.md")
+    command = f"{command} --work out/turntable --out benchmarks/turntable.md"
+    text = report(studies, args, command, [name for name in STUDIES if name not in args.studies])
     print(text)
     if args.out:
         args.out.write_text(text)

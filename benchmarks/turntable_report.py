@@ -143,8 +143,8 @@ def read(study: Any, stage: str) -> list[Record]:
     return [{**json.loads(line), "network": study.seed} for line in lines]
 
 
-def report(studies: list[Any], args: argparse.Namespace, command: str) -> str:
-    """All tables as Markdown."""
+def report(studies: list[Any], args: argparse.Namespace, command: str, missing: list[str]) -> str:
+    """All tables as Markdown; `missing` are the default studies that were not run."""
     lines = [
         "# Adversaries explained in angles: vehicles on a turntable", "",
         f"    {command}", "",
@@ -169,7 +169,8 @@ def report(studies: list[Any], args: argparse.Namespace, command: str) -> str:
         "read-out, in steps of a degree. Round brackets after shares: Wilson's 95 % intervals. *By windows* and after "
         "medians: 95 % intervals when whole windows are drawn again, for starts of one window are not independent.", "",
         "Reduced against the source (128 pixels, views one degree apart): see the flags. `--full` is the larger "
-        "setting, 64 pixels and training views one degree apart.",
+        "setting, 64 pixels and training views one degree apart."
+        + (f" Of the default studies, {', '.join(missing)} was not run for this table." if missing else ""),
     ]  # fmt: skip
     for key, group in itertools.groupby(studies, lambda study: (study.experiment, study.network)):
         members = list(group)
