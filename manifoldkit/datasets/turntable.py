@@ -126,7 +126,7 @@ def make_turntable(
     Notes
     -----
     All seven vehicles at 360 azimuths and 45 elevations are 113,400 views, 5.6 GB at 64 pixels: render in parts.
-    A processor core draws 120 to 150 views of 64 pixels, or 220 to 350 of 32, a second (Mesa's llvmpipe).
+    A processor core draws 90 to 150 views of 64 pixels a second, or 170 to 350 of 32 (Mesa's llvmpipe).
     Views are the same each time on one machine; on another one, with another driver or version of VTK, single bytes may
     differ. The vehicles are our own, after the seven of the source, whose meshes and lights are not public.
 
