@@ -39,7 +39,7 @@ def plot_decision_map(
     Parameters
     ----------
     predict : int array or Tensor (len(y), len(x)), or callable
-        The class at each point of the grid; or a function from points (n, 2) of parameters (x, y) to classes (n,),
+        The class at each point of the grid; or a function from points (n, 2) of parameters (x, y) to classes (n,).
     x, y : array or Tensor (n,)
         Values of the two parameters, ascending.
     path : array or Tensor (T, 2), optional
