@@ -3,8 +3,8 @@
     python benchmarks/turntable.py --work out/turntable --out benchmarks/turntable.md
 
 Experiment A has one grey background, B a random one for each view and adversarial training. Every network and every
-window is kept in the folder --work, so that an interrupted run goes on; --minutes ends a run in good order.
-`--full` has views one degree apart at 64 pixels, and more windows.
+window is kept in the folder --work, so that an interrupted run goes on; --minutes ends a run in good order. A study is
+named experiment:network or experiment:network:seed. `--full` has views one degree apart at 64 pixels, more windows.
 """
 
 # ruff: noqa: E402 (threads are set before numpy starts them)
@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from turntable_report import report
-from turntable_window import PAINT, Window, classify, two_layer_cnn
+from turntable_window import PAINT, Window, classify, first_step, two_layer_cnn
 
 from manifoldkit.attacks import PGD, OnManifoldPGD, RandomTangentWalk, adversarial_training
 from manifoldkit.datasets import VEHICLE_NAMES, make_turntable, turntable_background
@@ -39,6 +39,7 @@ CANDIDATES = 120  # poses in a window, of which starts are taken; the others are
 EPS = 0.02  # L_inf radius of adversarial training
 TANGENTS = ("smoothed", "sec")
 DEEPER = 6  # steps of half a degree past the boundary
+LEVEL = 0.9  # of held-out views, the share that loses no more than the allowance
 CONTROLS = ("as before", "anywhere")
 EXPERIMENTS = {"A": ("flat", (10, 30)), "B": ("random", (20, 30))}
 
@@ -59,15 +60,29 @@ def vgg11(size: int, seed: int = 0) -> nn.Sequential:
 
 
 NETWORKS = {"cnn": two_layer_cnn, "vgg11": vgg11}
+#: What is done where no flag says otherwise. Adversarial training costs six times as much, and is done once instead of
+#: four times without a second stage; a step of VGG11 costs a hundred times one of the small network.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "A:cnn": {"epochs": 6, "windows": 17, "starts": 20, "again": 3, "controls": CONTROLS},
+    "B:cnn": {"epochs": 6, "windows": 16, "starts": 20, "again": 0, "controls": CONTROLS},
+    "A:vgg11": {"epochs": 2, "windows": 9, "starts": 10, "again": 0, "controls": CONTROLS},
+    "B:vgg11": {"epochs": 2, "windows": 9, "starts": 10, "again": 0, "controls": CONTROLS},
+}
+
+
+STUDIES = ("A:cnn", "B:cnn", "A:vgg11")
 
 
 class Study:
     """One experiment with one network: its files, its settings, and what is done so far."""
 
-    def __init__(self, experiment: str, network: str, args: argparse.Namespace) -> None:
-        self.experiment, self.network, self.args = experiment, network, args
-        self.background, self.elevations = EXPERIMENTS[experiment]
-        self.folder = args.work / f"{experiment}_{network}_{args.size}_{args.step}"
+    def __init__(self, name: str, args: argparse.Namespace) -> None:
+        self.experiment, self.network, *seed = name.split(":")
+        self.seed = int(seed[0]) if seed else 0
+        given = {key: value for key, value in vars(args).items() if value is not None}
+        self.args = argparse.Namespace(**SETTINGS[f"{self.experiment}:{self.network}"] | given)
+        self.background, self.elevations = EXPERIMENTS[self.experiment]
+        self.folder = args.work / f"{self.experiment}_{self.network}_{args.size}_{args.step}_{self.seed}"
         self.folder.mkdir(parents=True, exist_ok=True)
 
     # --- training -----------------------------------------------------------------------------------------------
@@ -79,7 +94,7 @@ class Study:
 
     def net(self, name: str, extra: list[tuple[int, float, float]] | None = None) -> nn.Module:
         """The network trained on the views, and on extra (label, azimuth, elevation); from the folder if there."""
-        net, file = NETWORKS[self.network](self.args.size), self.folder / f"{name}.pt"
+        net, file = NETWORKS[self.network](self.args.size, self.seed), self.folder / f"{name}.pt"
         if file.exists():
             net.load_state_dict(torch.load(file, weights_only=True))
             return net.eval()
@@ -91,11 +106,11 @@ class Study:
                 lattice=False, paint=PAINT,
             )  # fmt: skip
             images, labels = np.concatenate([images, more.images]), np.concatenate([labels, more.labels + label])
-        options: dict[str, Any] = {"generator": torch.Generator().manual_seed(0)}
+        options: dict[str, Any] = {"generator": torch.Generator().manual_seed(self.seed)}
         history = adversarial_training(net, images, labels, epochs=self.args.epochs, **options)
         accuracy = history.clean_accuracy[-1]
         if self.experiment == "B":
-            attack = PGD(net, EPS, EPS / 2, 5, random_start=True, early_stop=False, generator=torch.Generator().manual_seed(0))  # fmt: skip  # noqa: E501
+            attack = PGD(net, EPS, EPS / 2, 5, random_start=True, early_stop=False, generator=torch.Generator().manual_seed(self.seed))  # fmt: skip  # noqa: E501
             history = adversarial_training(net, images, labels, attack, epochs=self.args.epochs, **options)
             accuracy = history.attacked_accuracy[-1]
         print(f"{self.folder.name} {name}: {len(images)} views, accuracy {accuracy:.3f} in training, {time.process_time() - start:.0f} CPU s", flush=True)  # fmt: skip  # noqa: E501
@@ -111,9 +126,9 @@ class Study:
         picture = "flat" if flat else turntable_background(self.background, self.args.size, MIDDLE, rng)
         return seed % len(VEHICLE_NAMES), azimuth, picture
 
-    def window(self, seed: int) -> Window:
+    def window(self, seed: int, step: int = 1) -> Window:
         label, azimuth, picture = self.place(seed)
-        return Window.render(label, (azimuth, MIDDLE), HALF, self.args.size, picture)
+        return Window.render(label, (azimuth, MIDDLE), HALF, self.args.size, picture, step)
 
     def poses(self, window: Window, count: int, seed: int) -> np.ndarray:
         """Poses within a window, three degrees from its rim."""
@@ -122,9 +137,8 @@ class Study:
 
     def share_right(self, net: nn.Module, seed: int) -> float:
         """Share of a window's views, five degrees apart, that are read rightly."""
-        label, azimuth, picture = self.place(seed)
-        coarse = Window.render(label, (azimuth, MIDDLE), HALF, self.args.size, picture, step=5)
-        return float((classify(net, coarse.images) == label).mean())
+        coarse = self.window(seed, step=5)
+        return float((classify(net, coarse.images) == coarse.label).mean())
 
     def first_stage(self, net: nn.Module, seed: int) -> dict[str, Any]:
         """Starts near the boundary of one window, attacked; every adversary read, rendered again, classified."""
@@ -133,9 +147,10 @@ class Study:
         record: dict[str, Any] = {"seed": seed, "label": label, "azimuth": azimuth, "right": right, "starts": []}
         if not mixed(right):
             return record
-        window = self.window(seed)
+        window = self.window(seed).look(net)
+        assert window.leads is not None
         candidates = self.poses(window, CANDIDATES, seed)
-        wrong = window.angles[classify(net, window.images) != label]
+        wrong = window.angles[window.leads > 0]
         gap = np.sqrt(np.square(candidates[:, None] - wrong).sum(axis=2)).min(axis=1)
         images = window.views(candidates)
         usable = (gap <= NEAR) & (classify(net, images) == window.label)
@@ -146,10 +161,14 @@ class Study:
         assert window.manifold is not None
         held = np.flatnonzero(~np.isin(np.arange(CANDIDATES), chosen))
         record["readout"] = np.abs(window.read(images[held]) - candidates[held]).tolist()
+        lost = (window.manifold.project(images[held]) - images[held]).flatten(1).norm(dim=1) / window.degree
+        record["detail"] = lost.tolist()
+        record["allowance"] = window.allowance(net, images[held], LEVEL)
         test = OnManifoldTest(window.manifold).fit(images[held])
-        found = attack(net, window, images[chosen], test, self.args.walk)
+        found, paths = attack(net, window, images[chosen], test, record["allowance"], self.args.walk)
         for i, pose in enumerate(candidates[chosen]):
-            record["starts"].append({"pose": pose.tolist(), "gap": float(gap[chosen][i]), "methods": {name: {key: value[i] for key, value in rows.items()} for name, rows in found.items()}})  # fmt: skip  # noqa: E501
+            methods = {name: {key: value[i] for key, value in rows.items()} for name, rows in found.items()}
+            record["starts"].append({"pose": pose.tolist(), "gap": float(gap[chosen][i]), "methods": methods, "path": paths[i]})  # fmt: skip  # noqa: E501
         return record
 
     def second_stage(self, nets: dict[str, nn.Module], seed: int) -> dict[str, Any]:
@@ -174,7 +193,7 @@ class Study:
         if len(done) < len(seeds):
             return False
         extra = self.extra(done)
-        if not extra["failures"]:
+        if not extra["failures"] or not self.args.again:
             return True
         nets = {"base": base, **{name: self.net(name, poses) for name, poses in extra.items()}}
         old = (record["seed"] for record in done if record["starts"])
@@ -205,7 +224,7 @@ class Study:
         poses = []
         for record in records:
             for start in record["starts"]:
-                row = start["methods"]["smoothed, deeper"]
+                row = start["methods"]["smoothed, settled"]
                 if row["confirmed"]:
                     jitter = rng.normal(0.0, 2.0, (self.args.copies, 2))
                     poses += [(record["label"], *(np.array(row["pose"]) + move)) for move in jitter]
@@ -227,52 +246,60 @@ def by_label(extra: list[tuple[int, float, float]]) -> list[tuple[int, np.ndarra
 
 
 def attack(
-    net: nn.Module, window: Window, images: Tensor, test: OnManifoldTest, steps: int
-) -> dict[str, dict[str, list[Any]]]:
-    """Figures of each method, one entry for each start: success, the pose read, what is seen when that is rendered."""
+    net: nn.Module, window: Window, images: Tensor, test: OnManifoldTest, allowance: float, steps: int
+) -> tuple[dict[str, dict[str, list[Any]]], list[list[Any]]]:
+    """Figures of each method, one entry for each start; and what is read at every step of the filtered walks."""
     labels = torch.full((len(images),), window.label)
     alpha, manifold = window.degree / 2, window.manifold
     assert manifold is not None
-    found: dict[str, tuple[Tensor, Tensor, bool]] = {}  # adversaries, success, whether to read the nearest view
+    found: dict[str, tuple[Tensor, np.ndarray, bool]] = {}  # adversaries, success, whether to read the nearest view
+    paths: list[list[Any]] = []
     for tangents in TANGENTS:
         manifold.set_params(tangent_method=tangents)
-        result = OnManifoldPGD(net, manifold, alpha, steps).run(images, labels)
-        found[tangents] = result.adversarial, result.success, False
-        # Some steps past the boundary, where the least difference between the surface and a rendering flips no more.
-        on = OnManifoldPGD(net, manifold, alpha, DEEPER, early_stop=False).run(result.adversarial, labels)
-        found[f"{tangents}, deeper"] = on.adversarial, result.success & on.success, False
+        walks = window.walks(net, images, steps + DEEPER)
+        wrong, last = walks.seen != window.label, len(walks.seen) - 1
+        crossed = first_step(wrong[: steps + 1])
+        settled = first_step((wrong & (walks.lead > allowance))[: steps + 1])
+        deeper = np.where(crossed < 0, -1, np.minimum(crossed + DEEPER, last))
+        deeper[~wrong[deeper, np.arange(len(images))]] = -1
+        for name, stop in (("", crossed), (", settled", settled), (", deeper", deeper)):
+            found[tangents + name] = walks.at(stop), stop >= 0, False
+        if not paths:
+            for i, stop in enumerate(np.where(settled < 0, last, settled)):
+                rows = zip(walks.seen[: stop + 1, i], walks.angles[: stop + 1, i], walks.lead[: stop + 1, i], strict=True)  # fmt: skip  # noqa: E501
+                paths.append([[int(seen), *(round(float(value), 3) for value in (*pose, lead))] for seen, pose, lead in rows])  # fmt: skip  # noqa: E501
     first = TANGENTS[0]
     manifold.set_params(tangent_method=first)
-    found["nearest view"] = *found[first][:2], True
-    found["nearest view, deeper"] = *found[f"{first}, deeper"][:2], True
+    for name in ("", ", settled"):
+        found["nearest view" + name] = *found[first + name][:2], True
     walk = RandomTangentWalk(net, manifold, alpha, steps, generator=torch.Generator().manual_seed(0))
     result = walk.run(images, labels)
-    found["random walk"] = result.adversarial, result.success, False
+    found["random walk"] = result.adversarial, result.success.numpy(), False
     pixels = PGD(net, 0.05, 0.005, 20, generator=torch.Generator().manual_seed(0)).run(images, labels)
-    found["pixels, nearest view"] = pixels.adversarial, pixels.success, True
-    found["pixels, projected"] = manifold.project(pixels.adversarial).clamp(0, 1), pixels.success, False
+    good = pixels.success.numpy()
+    found["pixels, nearest view"] = pixels.adversarial, good, True
+    found["pixels, projected"] = manifold.project(pixels.adversarial).clamp(0, 1), good, False
     poses = [window.nearest(x) if near else window.read(x) for x, _, near in found.values()]
-    again = classify(net, window.views(np.concatenate(poses))).reshape(len(found), len(images))
+    again = window.views(np.concatenate(poses)).split(len(images))
     rows = zip(found.items(), poses, again, strict=True)
-    return {name: figures(net, window, images, *what[:2], pose, told, test) for (name, what), pose, told in rows}
+    return {name: figures(net, window, images, *what[:2], pose, view, test) for (name, what), pose, view in rows}, paths
 
 
 def figures(
-    net: nn.Module, window: Window, images: Tensor, adversarial: Tensor, success: Tensor, pose: np.ndarray,
-    again: np.ndarray, test: OnManifoldTest,
+    net: nn.Module, window: Window, images: Tensor, adversarial: Tensor, good: np.ndarray, pose: np.ndarray,
+    again: Tensor, test: OnManifoldTest,
 ) -> dict[str, list[Any]]:  # fmt: skip
     """Confirmed is an adversary whose pose, rendered, is misread; same, if it is misread as the same class."""
-    seen, good = classify(net, adversarial), success.numpy()
+    seen, told = classify(net, adversarial), classify(net, again)
     report = test.test(adversarial, images)
     return {
         "success": good.tolist(),
         "seen": seen.tolist(),
-        "misread": (seen != window.label).tolist(),
-        "confirmed": (good & (again != window.label)).tolist(),
-        "same": (good & (again == seen) & (again != window.label)).tolist(),
+        "confirmed": (good & (told != window.label)).tolist(),
+        "same": (good & (told == seen) & (told != window.label)).tolist(),
         "pose": pose.tolist(),
-        "p": report.p_value.tolist(),
         "distance_p": report.distance_p.tolist(),
+        "from rendering": ((again - adversarial).flatten(1).norm(dim=1) / window.degree).tolist(),
     }
 
 
@@ -281,28 +308,31 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("out/turntable"))
     parser.add_argument("--out", type=Path, help="where to write the tables")
     parser.add_argument("--pictures", type=Path, help="folder for a picture of each study")
-    parser.add_argument("--studies", nargs="*", default=["A:cnn", "B:cnn", "A:vgg11"], help="experiment:network")
+    parser.add_argument("--studies", nargs="*", default=list(STUDIES), help="experiment:network:seed")
     parser.add_argument("--size", type=int, default=32, help="pixels")
     parser.add_argument("--step", type=int, default=3, help="degrees between training views")
-    parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--windows", type=int, default=17)
-    parser.add_argument("--again", type=int, default=3, help="windows of the second stage, old and as many new")
-    parser.add_argument("--starts", type=int, default=20, help="starts in a window")
+    parser.add_argument("--epochs", type=int, help="of this and the next four the defaults are in SETTINGS")
+    parser.add_argument("--windows", type=int)
+    parser.add_argument("--again", type=int, help="windows of the second stage, old and as many new")
+    parser.add_argument("--starts", type=int, help="starts in a window")
+    parser.add_argument("--controls", nargs="*", choices=CONTROLS, help="other views to add")
     parser.add_argument("--walk", type=int, default=40, help="steps of an attack")
     parser.add_argument("--copies", type=int, default=10, help="new views around each confirmed failure")
-    parser.add_argument("--controls", nargs="*", default=list(CONTROLS), choices=CONTROLS, help="other views to add")
     parser.add_argument("--minutes", type=float, default=1e9, help="CPU minutes after which to stop")
     parser.add_argument("--full", action="store_true", help="64 pixels, training views one degree apart, 140 windows")
     args = parser.parse_args()
     if args.full:
-        args.size, args.step, args.windows, args.again = 64, 1, 140, 35
+        args.size, args.step, args.epochs, args.windows, args.starts, args.again = 64, 1, 6, 140, 20, 35
     deadline = time.process_time() + 60 * args.minutes
-    studies = [Study(*name.split(":"), args) for name in args.studies]
+    studies = [Study(name, args) for name in args.studies]
     for study in studies:
         if not study.run(deadline):
             print("out of time: the same command goes on", flush=True)
             return
-    text = report(studies, args)
+    given = [f"--{key} {value}" for key, value in vars(args).items() if key in ("size", "step", "epochs", "windows", "starts", "again") and value is not None]  # fmt: skip  # noqa: E501
+    command = " ".join(["python benchmarks/turntable.py --studies", *args.studies, *given])
+    command = f"{command} --work out/turntable --out benchmarks/turntable.md"
+    text = report(studies, args, command, [name for name in STUDIES if name not in args.studies])
     print(text)
     if args.out:
         args.out.write_text(text)

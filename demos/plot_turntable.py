@@ -8,11 +8,12 @@ learns to tell them apart, all in one grey paint, seen from 10 to 30 degrees abo
 1. draws a contact sheet of the vehicles before three kinds of background,
 2. maps what the network takes one of them for over azimuth and elevation, far beyond where it was trained,
 3. learns the surface of views around places near the border of an error, and walks along it from a view that the
-   network reads rightly, until it does not, and six steps more,
+   network reads rightly, until it is misread by more than renderings differ from the surface,
 4. reads azimuth and elevation off the adversary, renders the vehicle there, and asks the network again.
 
 Look at the table: of the walks that broke the network, most explanations hold, for the rendered view is misread too.
-Look at the map: the walk leads from the white region, where the vehicle is seen for what it is, into a coloured one.
+Look at the map: the walk leads from the white region, where the vehicle is seen for what it is, into a coloured one;
+its steps are listed below the table.
 `benchmarks/turntable.md` has the figures of hundreds of such walks, beside those of other ways to find such views.
 """
 
@@ -29,9 +30,9 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
-from turntable_window import PAINT, Window, classify, draw_walk, two_layer_cnn
+from turntable_window import PAINT, Window, classify, draw_walk, first_step, two_layer_cnn
 
-from manifoldkit.attacks import OnManifoldPGD, adversarial_training
+from manifoldkit.attacks import adversarial_training
 from manifoldkit.datasets import VEHICLE_NAMES, make_turntable
 
 SIZE, HALF, MIDDLE = 32, 12, 32
@@ -87,44 +88,42 @@ def main() -> None:
     print("azimuth  elevation  steps  taken for    read as          rendered there  confirmed")
     broken, confirmed, best = 0, 0, None
     for middle in tqdm(mixed_windows(right, azimuth, elevation), desc="windows"):
-        window = Window.render(label, (middle, MIDDLE), HALF, SIZE).learn()
+        window = Window.render(label, (middle, MIDDLE), HALF, SIZE).learn().look(net)
         low, high = window.angles.min(axis=0) + 2, window.angles.max(axis=0) - 2
-        poses = np.random.default_rng(middle).uniform(low, high, (40, 2))
+        poses = np.random.default_rng(middle).uniform(low, high, (60, 2))
         images = window.views(poses)
         good = np.flatnonzero(classify(net, images) == label)[: args.starts]
         if len(good) == 0:
             continue
-        images, labels = images[good], torch.full((len(good),), label)
-        walk = OnManifoldPGD(net, window.manifold, window.degree / 2, 40, record_path=True)
-        result = walk.run(images, labels)
-        deeper = walk.replaced(steps=6, early_stop=False, record_path=False).run(result.adversarial, labels)
-        success = (result.success & deeper.success).numpy()
-        ends = window.read(deeper.adversarial)
+        walks = window.walks(net, images[good], 40)
+        held = torch.from_numpy(np.delete(images.numpy(), good, axis=0))
+        allowance = window.allowance(net, held)
+        stops = first_step((walks.seen != label) & (walks.lead > allowance))
+        ends = walks.angles[stops, np.arange(len(good))]
         again = window.views(ends)
-        seen, verdict = classify(net, deeper.adversarial), classify(net, again)
-        for i in np.flatnonzero(success):
-            holds = verdict[i] != label
+        verdict = classify(net, again)
+        for i in np.flatnonzero(stops > 0):
+            holds, stop, start = verdict[i] != label, stops[i], poses[good[i]]
             broken, confirmed = broken + 1, confirmed + holds
-            a, e = ends[i]
-            steps = int(result.steps_taken[i]) + 6
+            seen, told, (a, e) = VEHICLE_NAMES[walks.seen[stop, i]], VEHICLE_NAMES[verdict[i]], ends[i]
             tqdm.write(
-                f"{poses[good[i], 0] % 360:7.1f}  {poses[good[i], 1]:9.1f}  {steps:5d}  {VEHICLE_NAMES[seen[i]]:<11}  "
-                f"{a % 360:5.1f}°, {e:4.1f}°    {VEHICLE_NAMES[verdict[i]]:<14}  {'yes' if holds else 'no'}"
+                f"{start[0] % 360:7.1f}  {start[1]:9.1f}  {stop:5d}  {seen:<11}  {a % 360:5.1f}°, {e:4.1f}°    "
+                f"{told:<14}  {'yes' if holds else 'no'}"
             )
-            path = window.walk(result, images)[: int(result.steps_taken[i]) + 1, i]
-            path = np.concatenate([path, ends[i : i + 1]])
-            if (
-                holds
-                and path[:, 0].min() >= 0
-                and path[:, 0].max() < 360
-                and (best is None or len(path) > len(best[0]))
-            ):
-                strip = torch.stack([images[i], deeper.adversarial[i], again[i]])
-                best = path, strip, classify(net, strip)
+            path = walks.angles[: stop + 1, i]
+            within = path[:, 0].min() >= 0 and path[:, 0].max() < 360
+            if holds and within and (best is None or len(path) > len(best[0])):
+                strip = torch.stack([images[good[i]], walks.images[stop, i], again[i]])
+                best = path, strip, walks.seen[: stop + 1, i], walks.lead[: stop + 1, i]
     print(f"{broken} walks broke the network, {confirmed} of their explanations are confirmed by rendering")
     if best is not None:
-        path, strip, classes = best
-        save(draw_walk(net, around, label, path, strip, classes), args.out / "turntable_map.png")
+        path, strip, seen, lead = best
+        print(
+            "the longest of these:\n step  azimuth  elevation  taken for    lead of the wrong class in the views there"
+        )
+        for step, ((a, e), index, ahead) in enumerate(zip(path, seen, lead, strict=True)):
+            print(f"{step:5d}  {a % 360:7.1f}  {e:9.1f}  {VEHICLE_NAMES[index]:<11}  {ahead:+.2f}")
+        save(draw_walk(net, around, label, path, strip, classify(net, strip)), args.out / "turntable_map.png")
 
 
 def mixed_windows(right: np.ndarray, azimuth: np.ndarray, elevation: np.ndarray, count: int = 3) -> list[int]:

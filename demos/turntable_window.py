@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from manifoldkit import DiffusionManifold
-from manifoldkit.attacks import AttackResult, explain
+from manifoldkit.attacks import OnManifoldPGD, explain
+from manifoldkit.attacks.losses import margin
 from manifoldkit.datasets import VEHICLE_NAMES, TurntableViews, make_turntable
 from manifoldkit.exceptions import ManifoldWarning
 from manifoldkit.plotting import plot_decision_map, plot_loss_map
@@ -39,6 +40,42 @@ def classify(net: nn.Module, images: Any) -> np.ndarray:
     return torch.cat([net(part).argmax(dim=1) for part in torch.as_tensor(images).split(500)]).numpy()
 
 
+@torch.no_grad()
+def lead(net: nn.Module, images: Tensor, label: int) -> np.ndarray:
+    """How far the best other class leads over `label`, in logits, (n,): positive where an image is misread."""
+    return torch.cat([margin(net(part), torch.full((len(part),), label)) for part in images.split(500)]).numpy()
+
+
+def first_step(wanted: np.ndarray) -> np.ndarray:
+    """First step (B,) at which each of B walks, (T, B) bool, has what is wanted; -1 for never."""
+    return np.where(wanted.any(axis=0), wanted.argmax(axis=0), -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Walks:
+    """B walks of T - 1 steps over a surface, and what is read at each point.
+
+    Attributes
+    ----------
+    images : Tensor (T, B, 3, size, size)
+    seen : (T, B) array
+        What the network takes the image for.
+    angles : (T, B, 2) array
+        Azimuth and elevation, read off the surface.
+    lead : (T, B) array
+        How far, in logits, another class leads in the window's views there: read off like the angles.
+    """
+
+    images: Tensor
+    seen: np.ndarray
+    angles: np.ndarray
+    lead: np.ndarray
+
+    def at(self, steps: np.ndarray) -> Tensor:
+        """One image of each walk, (B, ...); steps of -1 give the last."""
+        return self.images[torch.as_tensor(steps), torch.arange(len(steps))]
+
+
 @dataclass
 class Window:
     """Views of one vehicle at all whole degrees around a middle, and the surface learned from them.
@@ -49,8 +86,10 @@ class Window:
         Index in `VEHICLE_NAMES`.
     images : Tensor (n, 3, size, size)
     angles : (n, 2) array
-    manifold : DiffusionManifold
     background : what `make_turntable` takes
+    manifold : DiffusionManifold, after :meth:`learn`
+    leads : (n,) array, after :meth:`look`
+        :func:`lead` of each view.
     """
 
     label: int
@@ -58,6 +97,7 @@ class Window:
     angles: np.ndarray
     background: Any
     manifold: DiffusionManifold | None = None
+    leads: np.ndarray | None = None
 
     @classmethod
     def render(
@@ -69,7 +109,7 @@ class Window:
 
     @property
     def degree(self) -> float:
-        """Median distance of neighbouring views: what a degree is in the space of images."""
+        """Median distance of views next to each other in azimuth: what a degree of it is in the space of images."""
         rows = len(np.unique(self.angles[:, 1]))
         steps = (self.images[rows:] - self.images[:-rows]).flatten(1).norm(dim=1)
         return float(steps.median())
@@ -95,12 +135,31 @@ class Window:
         )  # fmt: skip
         return torch.from_numpy(fresh.images)
 
-    def walk(self, result: AttackResult, images: Tensor) -> np.ndarray:
-        """Azimuth and elevation at every step of walks, (T + 1, B, 2)."""
+    def look(self, net: nn.Module) -> Window:
+        self.leads = lead(net, self.images, self.label)
+        return self
+
+    def walks(self, net: nn.Module, images: Tensor, steps: int) -> Walks:
+        """On-manifold PGD, by half a degree of azimuth a step, that walks on when it has crossed the boundary."""
+        attack = OnManifoldPGD(net, self.manifold, self.degree / 2, steps, early_stop=False, record_path=True)
+        result = attack.run(images, torch.full((len(images),), self.label))
         azimuth, elevation = self.angles.T
-        labels = {"azimuth": azimuth, "elevation": elevation}
-        reading = explain(result, labels, self.manifold, images=images, periods={"azimuth": 360.0})
-        return np.stack([self._unwrap(reading["azimuth"].values), reading["elevation"].values], axis=-1)
+        labels = {"azimuth": azimuth, "elevation": elevation, "lead": self.leads}
+        told = explain(result, labels, self.manifold, periods={"azimuth": 360.0})
+        angles = np.stack([self._unwrap(told["azimuth"].values), told["elevation"].values], axis=-1)
+        return Walks(result.path, result.path_predictions.numpy(), angles, told["lead"].values)
+
+    def allowance(self, net: nn.Module, held: Tensor, level: float = 0.9) -> float:
+        """How much of the lead that is read off the surface may be lost when a view is rendered.
+
+        The conformal quantile of what it is too large by for views that were held out: of new ones like them, the
+        share `level` loses no more.
+        """
+        assert self.manifold is not None
+        assert self.leads is not None
+        told = self.manifold.extend(self.leads[:, None], held.double()).numpy()[:, 0]
+        lost = np.sort(told - lead(net, held, self.label))
+        return float(lost[min(int(np.ceil((len(lost) + 1) * level)), len(lost)) - 1])
 
     def read(self, images: Tensor) -> np.ndarray:
         """Azimuth and elevation of images, (B, 2)."""

@@ -88,6 +88,7 @@ def check_background(background: Any, size: int) -> str | Floats:
     picture = np.asarray(background, dtype=np.float64)
     if picture.shape != (3, size, size) or not ((picture >= 0) & (picture <= 1)).all():
         raise ValueError(
-            f"a background picture must have shape (3, {size}, {size}) and values in [0, 1], got {picture.shape}"
+            f"background must be one of {', '.join(BACKGROUNDS)}, or a picture of shape (3, {size}, {size}) with "
+            f"values in [0, 1], got shape {picture.shape}"
         )
     return picture

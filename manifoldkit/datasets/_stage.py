@@ -6,6 +6,7 @@ pyvista and VTK are optional, so they are imported when a stage is built.
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from ._vehicles import Part
 
-__all__ = ["SUPERSAMPLING", "Stage", "import_pyvista", "read_mesh"]
+__all__ = ["SHINE", "SUPERSAMPLING", "Stage", "import_pyvista", "read_mesh"]
 
 Floats = NDArray[np.float64]
 
@@ -24,7 +25,7 @@ SUPERSAMPLING = 4
 #: Distance of the camera in radii of the vehicle's bounding sphere, and the full opening angle of its view in degrees.
 DISTANCE, OPENING = 5.4, 22.0
 #: Specular share, its power (small is a wide highlight), ambient and diffuse share of each material.
-_SHINE = {
+SHINE = {
     "paint": (0.25, 12.0, 0.25, 0.48),
     "matte": (0.0, 1.0, 0.30, 0.48),
     "glass": (1.0, 9.0, 0.20, 0.30),
@@ -44,9 +45,14 @@ def import_pyvista() -> ModuleType:
 
 
 def read_mesh(mesh: Any, colour: tuple[float, float, float] | None = None) -> list[Part]:
-    """Surface triangles of a file that pyvista reads, or of one of its meshes."""
+    """Surface triangles of a file that pyvista reads, or of a mesh of pyvista or trimesh."""
     pyvista = import_pyvista()
-    data = pyvista.wrap(mesh) if isinstance(mesh, pyvista.DataObject) else pyvista.read(str(mesh))
+    if isinstance(mesh, pyvista.DataObject):
+        data = mesh
+    elif hasattr(mesh, "vertices"):
+        data = pyvista.PolyData.from_regular_faces(np.asarray(mesh.vertices, dtype=np.float64), np.asarray(mesh.faces))
+    else:
+        data = _read_file(pyvista, mesh)
     if isinstance(data, pyvista.MultiBlock):
         data = data.combine()
     surface = data.extract_surface(algorithm="dataset_surface").triangulate()
@@ -55,6 +61,18 @@ def read_mesh(mesh: Any, colour: tuple[float, float, float] | None = None) -> li
     if len(faces) == 0 or not np.isfinite(points).all() or not np.ptp(points, axis=0).any():
         raise ValueError(f"{mesh} holds {len(faces)} triangles of finite extent: give a mesh with a surface")
     return [Part(points[faces], PLAIN if colour is None else colour, "paint")]
+
+
+def _read_file(pyvista: ModuleType, path: Any) -> Any:
+    try:
+        with pyvista.vtk_verbosity("off"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a damaged file is refused below, for it holds no triangles
+            return pyvista.read(str(path))
+    except (OSError, RuntimeError, ImportError) as error:
+        raise OSError(
+            f"{path} cannot be read as a mesh ({' '.join(str(error).split())}): give a PLY, STL, OBJ, GLB or VTK file, "
+            "or load it with trimesh and pass {name: mesh}"
+        ) from error
 
 
 class Stage:
@@ -110,7 +128,7 @@ class Stage:
         counts = [len(part.triangles) for part in parts]
         colours = np.repeat([part.colour for part in parts], counts, axis=0)
         mesh.cell_data["colour"] = np.round(255 * colours).astype(np.uint8)
-        specular, power, ambient, diffuse = _SHINE[material]
+        specular, power, ambient, diffuse = SHINE[material]
         return self._plotter.add_mesh(
             mesh, scalars="colour", rgb=True, show_scalar_bar=False, specular=specular, specular_power=power,
             ambient=ambient, diffuse=diffuse, smooth_shading=False,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tqdm.auto import tqdm
 from .._arrays import as_array
 from ._backdrops import BACKGROUNDS, Backdrop, check_background
 from ._render_cache import cached, fingerprint
-from ._stage import DISTANCE, OPENING, SUPERSAMPLING, Stage, read_mesh
+from ._stage import DISTANCE, OPENING, SHINE, SUPERSAMPLING, Stage, read_mesh
 from ._validation import check_count, check_flag, check_real, check_rng
 from ._vehicles import VEHICLES, Part, vehicle
 
@@ -78,9 +79,9 @@ def make_turntable(
     ----------
     classes : sequence of str or path, or mapping
         Names of vehicles (`VEHICLE_NAMES` are all): "pickup", "suv", "sedan", "dump truck", "box truck", "jeep",
-        "forklift"; and files of meshes that pyvista reads (PLY, STL, OBJ, VTK, ...), their class named after the file;
-        or a mapping of names to files or pyvista meshes. Meshes have the front towards +x and +z up, and are scaled to
-        fill the picture.
+        "forklift"; and files of meshes that pyvista reads (PLY, STL, OBJ, GLB, VTK, ...), their class named after the
+        file; or a mapping of names to files, or to meshes of pyvista or trimesh (which reads other formats). Meshes
+        have the front towards +x and +z up, and are scaled to fill the picture.
     azimuth : array-like or float
         Degrees, from -360 to 360.
     elevation : array-like or float
@@ -114,7 +115,8 @@ def make_turntable(
     Raises
     ------
     ImportError
-        If views are not in the cache and pyvista is not installed: ``pip install "manifoldkit[render]"``.
+        If pyvista is not installed (``pip install "manifoldkit[render]"``), and views are not in the cache or a mesh is
+        not one of ours.
     OSError
         If there is no OpenGL that draws without a screen (the message says what to install), or a file of a mesh cannot
         be read.
@@ -124,7 +126,7 @@ def make_turntable(
     Notes
     -----
     All seven vehicles at 360 azimuths and 45 elevations are 113,400 views, 5.6 GB at 64 pixels: render in parts.
-    A processor core draws about 150 views of 64 pixels, or 350 of 32, a second (Mesa's llvmpipe).
+    A processor core draws 90 to 150 views of 64 pixels a second, or 170 to 350 of 32 (Mesa's llvmpipe).
     Views are the same each time on one machine; on another one, with another driver or version of VTK, single bytes may
     differ. The vehicles are our own, after the seven of the source, whose meshes and lights are not public.
 
@@ -138,6 +140,10 @@ def make_turntable(
     >>> views = make_turntable(["sedan", "jeep"], azimuth=range(0, 360, 90), elevation=20, size=32)  # doctest: +SKIP
     >>> views.images.shape, views.class_names, views.angles[1]  # doctest: +SKIP
     ((8, 3, 32, 32), ('sedan', 'jeep'), array([90., 20.]))
+
+    Meshes of your own, each a class:
+
+    >>> chairs = make_turntable({"oak": "oak.stl", "steel": "steel.glb"}, range(360), [10, 20])  # doctest: +SKIP
     """
     meshes = _check_classes(classes)
     angles = _check_angles(azimuth, elevation, check_flag(lattice, "lattice"))
@@ -153,8 +159,8 @@ def make_turntable(
     images = np.empty((len(meshes) * n, 3, size, size), dtype=np.float32)
     masks = np.empty((len(meshes) * n, size, size), dtype=np.float32)
     with tqdm(total=len(images), desc="views", disable=not show) as bar:
-        for index, (name, mesh) in enumerate(meshes.items()):
-            parts = vehicle(name, colour) if mesh is None else read_mesh(mesh, colour)
+        for index, mesh in enumerate(meshes.values()):
+            parts = vehicle(mesh, colour) if isinstance(mesh, str) else read_mesh(mesh, colour)
 
             def draw(parts: list[Part] = parts) -> NDArray[np.uint8]:
                 return _draw(parts, angles, lamps, size, bar)
@@ -217,26 +223,30 @@ def _draw(parts: list[Part], angles: Floats, lights: Floats, size: int, bar: Any
 def _key(parts: list[Part], angles: Floats, lights: Floats, size: int) -> str:
     """What determines the bytes of the views, up to the driver."""
     look = [(part.colour, part.material) for part in parts]
-    return fingerprint("turntable 1", *(p.triangles for p in parts), look, angles, lights, size, [SUPERSAMPLING, DISTANCE, OPENING])  # fmt: skip  # noqa: E501
+    constants = [SUPERSAMPLING, DISTANCE, OPENING, SHINE]
+    return fingerprint("turntable 2", *(p.triangles for p in parts), look, angles, lights, size, constants)
 
 
 def _check_classes(classes: Any) -> dict[str, Any]:
-    """Name of each class -> None for a vehicle of ours, else its mesh."""
+    """Name of each class -> the name of a vehicle of ours, the Path of a file, or a mesh."""
     if isinstance(classes, (str, Path)):
         raise TypeError(f"classes must be a list of names, got {classes!r}: write [{classes!r}]")
+    if not isinstance(classes, Iterable):
+        raise TypeError(f"classes must be a list of names or a mapping of names to meshes, got {classes!r}")
     found: dict[str, Any] = {}
     pairs = classes.items() if isinstance(classes, Mapping) else [(None, entry) for entry in classes]
     for name, entry in pairs:
-        if name is None and isinstance(entry, str) and entry in VEHICLES:
-            name, entry = entry, None
+        if isinstance(entry, str) and entry in VEHICLES:
+            name = entry if name is None else str(name)
         elif isinstance(entry, (str, Path)):
             if not Path(entry).is_file():
-                raise ValueError(f"unknown class {str(entry)!r}: it is neither a file nor one of {', '.join(VEHICLES)}")
-            name = Path(entry).stem if name is None else str(name)
-        elif name is None or not hasattr(entry, "points"):
+                raise ValueError(_unknown(str(entry)))
+            entry = Path(entry)
+            name = entry.stem if name is None else str(name)
+        elif name is None or not (hasattr(entry, "points") or (hasattr(entry, "vertices") and hasattr(entry, "faces"))):
             raise TypeError(
-                "classes must hold names of vehicles and paths of files, or map names to files or pyvista meshes, "
-                f"got {entry!r} of type {type(entry).__name__}"
+                "classes must hold names of vehicles and paths of files, or map names to those or to meshes of pyvista "
+                f"or trimesh, got {entry!r} of type {type(entry).__name__}"
             )
         if name in found:
             raise ValueError(
@@ -246,6 +256,12 @@ def _check_classes(classes: Any) -> dict[str, Any]:
     if not found:
         raise ValueError(f"classes must name at least one class, such as {VEHICLE_NAMES[0]!r}, got none")
     return found
+
+
+def _unknown(entry: str) -> str:
+    near = get_close_matches(entry.lower().replace("_", " "), VEHICLES, n=1)
+    hint = f", did you mean {near[0]!r}?" if near else ""
+    return f"unknown class {entry!r}: it is neither a file nor one of {', '.join(VEHICLES)}{hint}"
 
 
 def _check_angles(azimuth: Any, elevation: Any, lattice: bool) -> Floats:
@@ -269,6 +285,8 @@ def _check_degrees(values: Any, name: str, low: float, high: float) -> Floats:
 
 
 def _check_lights(lights: Any) -> Floats:
+    if lights is None:
+        raise TypeError("lights must be rows of azimuth, elevation and an intensity >= 0, got None: leave it out")
     array = as_array(lights, "lights")
     if array.ndim != 2 or array.shape[1] != 3 or len(array) == 0 or array[:, 2].min() < 0:
         raise ValueError(
@@ -280,7 +298,7 @@ def _check_lights(lights: Any) -> Floats:
 def _check_paint(paint: Any) -> tuple[float, float, float] | None:
     if paint is None:
         return None
-    if len(paint) != 3:
+    if isinstance(paint, str) or not isinstance(paint, Iterable) or len(list(paint)) != 3:
         raise ValueError(f"paint must be three numbers (red, green, blue), got {paint!r}")
     red, green, blue = (check_real(value, "each colour of paint", 0.0, 1.0) for value in paint)
     return red, green, blue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,12 +9,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap, to_rgb
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from .._arrays import as_array
 from ._input import Floats, axes_or_new, class_array, matrix
-from ._style import PALETTE, outline
+from ._style import PALETTE
 from .embedding import draw_path
+from .region_names import name_regions
 
 __all__ = ["edges", "plot_decision_map", "ticks"]
 
@@ -34,7 +33,8 @@ def plot_decision_map(
 ) -> Axes:
     """Draw the predicted class over a grid of two parameters, with a path across.
 
-    Regions carry the name of their class at their widest place, so that the colours need no legend.
+    Regions carry the name of their class at their widest place that other names leave free; only a class that finds no
+    such place is named in a legend on the right.
 
     Parameters
     ----------
@@ -86,11 +86,8 @@ def plot_decision_map(
     )  # fmt: skip
     ax.set_xlim(*edges(xs))
     ax.set_ylim(*edges(ys))
-    taken = np.zeros(classes.shape, dtype=bool) if track is None else _near_path(track, xs, ys)
-    for value in present:
-        name = str(value) if class_names is None else class_names[value]
-        for i, j in _widest_places(classes == value, taken):
-            ax.text(xs[j], ys[i], name, ha="center", va="center", weight="bold", path_effects=outline(), zorder=4)
+    names = {int(value): str(value) if class_names is None else class_names[value] for value in present}
+    name_regions(ax, classes, xs, ys, names, dict(zip(names, colors, strict=True)), track)
     if track is not None:
         draw_path(ax, track)
     ax.set_xlabel(xlabel)
@@ -127,32 +124,3 @@ def edges(ticks: Floats) -> tuple[float, float]:
 def _pale(color: str) -> tuple[float, float, float]:
     red, green, blue = (0.4 + 0.6 * channel for channel in to_rgb(color))
     return red, green, blue
-
-
-def _near_path(path: Floats, x: Floats, y: Floats) -> NDArray[np.bool_]:
-    """Cells within 6 % of the width of the map of the path, where names would be in the way."""
-    dense = np.concatenate([np.linspace(a, b, 50) for a, b in itertools.pairwise(path)] or [path])
-    crossed = np.zeros((len(y), len(x)), dtype=bool)
-    crossed[np.abs(y[:, None] - dense[:, 1]).argmin(axis=0), np.abs(x[:, None] - dense[:, 0]).argmin(axis=0)] = True
-    shape = crossed.shape
-    distance = ndimage.distance_transform_edt(~crossed, sampling=[1 / shape[0], 1 / shape[1]])
-    near: NDArray[np.bool_] = np.asarray(distance) < 0.06
-    return near
-
-
-def _widest_places(region: NDArray[np.bool_], taken: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Cells deepest inside the connected parts of a region; parts below 1 % of the map count only if largest."""
-    parts, count = ndimage.label(region)
-    sizes = np.bincount(parts.ravel())[1:]
-    places = []
-    for part in range(1, count + 1):
-        if sizes[part - 1] < 0.01 * region.size and sizes[part - 1] < sizes.max():
-            continue
-        inside = parts == part
-        free = inside & ~taken
-        # Zeros around the map keep names off its rim.
-        depth = ndimage.distance_transform_edt(np.pad(free if free.any() else inside, 1))[1:-1, 1:-1]
-        deepest = np.argwhere(depth >= depth.max() - 1e-9)
-        i, j = deepest[np.square(deepest - deepest.mean(axis=0)).sum(axis=1).argmin()]
-        places.append((int(i), int(j)))
-    return places

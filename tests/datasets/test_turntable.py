@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -121,6 +122,10 @@ class TestComposition:
         assert views.images.dtype == views.masks.dtype == np.float32
         assert views.labels.dtype == np.int64
 
+    def test_a_vehicle_under_another_name(self, fake):
+        views = make_turntable({"mine": "suv", "jeep": "jeep"}, 10, 5, 8)
+        assert views.class_names == ("mine", "jeep")
+
     def test_pairs_instead_of_a_lattice(self, fake):
         views = make_turntable(["jeep"], [10, 20], [5, 15], 8, lattice=False)
         assert views.angles.tolist() == [[10, 5], [20, 15]]
@@ -181,6 +186,12 @@ class TestCache:
         make_turntable(["jeep"], **settings)
         make_turntable(["jeep"], **(settings | change))
         assert fake.drawn == 4
+
+    def test_other_materials_have_other_files(self, fake, monkeypatch):
+        make_turntable(["jeep"], 1, 3, 8)
+        monkeypatch.setitem(stage.SHINE, "glass", (0.5, 9.0, 0.2, 0.3))
+        make_turntable(["jeep"], 1, 3, 8)
+        assert fake.drawn == 2
 
     def test_without_a_cache_nothing_is_kept(self, fake):
         make_turntable(["jeep"], 1, 3, 8, cache=False)
@@ -243,6 +254,10 @@ class TestBadInput:
         self.check(TypeError, r"write \['suv'\]", "suv", 0, 10)
         self.check(TypeError, "names of vehicles", [3], 0, 10)
         self.check(TypeError, "names of vehicles", {"mine": 3}, 0, 10)
+        self.check(ValueError, "did you mean 'dump truck'", ["dump_truck"], 0, 10)
+        self.check(ValueError, "did you mean 'suv'", {"mine": "SUV"}, 0, 10)
+        self.check(TypeError, "must be a list of names or a mapping.*got None", None, 0, 10)
+        self.check(TypeError, "must be a list of names or a mapping.*got 3", 3, 0, 10)
 
     def test_angles(self):
         self.check(ValueError, "azimuth must lie between -360 and 360 degrees, got 361", ["suv"], [0, 361], 10)
@@ -266,6 +281,10 @@ class TestBadInput:
         self.check(ValueError, "lights must be rows", ["suv"], 0, 10, lights=[[0, 45, -1]])
         self.check(ValueError, "lights must be rows", ["suv"], 0, 10, lights=[])
         self.check(ValueError, "paint must be three numbers", ["suv"], 0, 10, paint=(1, 0))
+        self.check(ValueError, "paint must be three numbers.*got 0.5", ["suv"], 0, 10, paint=0.5)
+        self.check(ValueError, "paint must be three numbers.*got 'red'", ["suv"], 0, 10, paint="red")
+        self.check(TypeError, "lights must be rows.*got None", ["suv"], 0, 10, lights=None)
+        self.check(ValueError, r"one of flat, random, scenes, or a picture.*got shape \(\)", ["suv"], 0, 10, 8, None)
         self.check(ValueError, "each colour of paint", ["suv"], 0, 10, paint=(1, 0, 255))
         self.check(TypeError, "cache must be True or False", ["suv"], 0, 10, cache="no")
         self.check(TypeError, "random_state", ["suv"], 0, 10, random_state="seed")
@@ -324,18 +343,56 @@ class TestRendering:
         brightest = np.quantile(views.images.mean(axis=1)[:, 20:30, 26:40], 0.7, axis=(1, 2))
         assert brightest.max() > 2 * brightest.min()
 
-    @pytest.mark.parametrize("kind", ["file", "mesh"])
+    @pytest.mark.parametrize("kind", ["ply", "stl", "vtk", "pyvista", "trimesh"])
     def test_a_sphere_of_the_users_is_a_disc(self, kind, tmp_path):
         """Its outline has the angular radius arcsin(1 / distance), from everywhere."""
         import pyvista
 
         ball = pyvista.Sphere(radius=7.0, center=(3, -2, 5), theta_resolution=60, phi_resolution=60)
-        ball.save(tmp_path / "ball.ply")
-        classes = [tmp_path / "ball.ply"] if kind == "file" else {"ball": ball}
+        if kind == "pyvista":
+            classes = {"ball": ball}
+        elif kind == "trimesh":  # what its meshes have
+            classes = {"ball": SimpleNamespace(vertices=np.asarray(ball.points), faces=ball.regular_faces)}
+        else:
+            classes = [tmp_path / f"ball.{kind}"]
+            ball.save(classes[0])
         views = make_turntable(classes, [0, 100], [0, 60], 64, cache=False)
         assert views.class_names == ("ball",)
         radius = 32 * np.tan(np.arcsin(1 / stage.DISTANCE)) / np.tan(np.deg2rad(stage.OPENING / 2))
         assert np.abs(views.masks.sum(axis=(1, 2)) / (np.pi * radius**2) - 1).max() < 0.01
+
+    @pytest.mark.parametrize(("azimuth", "right"), [(0, True), (90, False), (180, False), (270, True)])
+    def test_which_way_is_up_and_which_way_it_turns(self, azimuth, right):
+        """A tower at the front left corner of a slab: the camera goes counter-clockwise, the first row is on top."""
+        import pyvista
+
+        slab = pyvista.Box(bounds=(-1, 1, -1, 1, -1, -0.6))
+        tower = pyvista.Box(bounds=(0.6, 1, 0.6, 1, -0.6, 1))
+        mask = make_turntable({"tower": slab.merge(tower)}, azimuth, 0, 32, cache=False).masks[0]
+        rows = np.flatnonzero(mask.sum(axis=1) > 0.5)
+        top = mask[rows[0] : rows[0] + 4].sum(axis=0)
+        assert 0 < top.sum() < 0.5 * mask[rows[-1] - 3 : rows[-1] + 1].sum()
+        assert (np.average(np.arange(32), weights=top) > 16) == right
+
+    @pytest.mark.parametrize("angle", [20, 80])
+    def test_elevation_looks_down(self, angle):
+        """The top of a flat plate shows, lit, from above; from below it would be its underside."""
+        import pyvista
+
+        plate = pyvista.Box(bounds=(-1, 1, -1, 1, -0.01, 0.01))
+        lights = [[0.0, 89.0, 1.0]]
+        above = make_turntable({"plate": plate}, 0, angle, 32, lights=lights, cache=False)
+        below = make_turntable({"plate": plate}, 0, -10, 32, lights=lights, cache=False)
+        brightest = [(views.images.max(axis=1) * (views.masks > 0.99)).max() for views in (above, below)]
+        assert brightest[0] > 1.3 * brightest[1]
+        shares = above.masks.sum() / make_turntable({"plate": plate}, 0, 90, 32, cache=False).masks.sum()
+        assert abs(shares - np.sin(np.deg2rad(angle))) < 0.05
+
+    @pytest.mark.parametrize(("name", "error"), [("a.ply", ValueError), ("a.txt", OSError), ("a.vtk", OSError)])
+    def test_files_that_hold_no_mesh(self, name, error, tmp_path):
+        (tmp_path / name).write_bytes(b"nothing of the kind")
+        with pytest.raises(error, match=f"{name} (holds 0 triangles|cannot be read as a mesh)"):
+            make_turntable([tmp_path / name], 0, 10, 8)
 
     def test_a_mesh_without_triangles(self):
         import pyvista

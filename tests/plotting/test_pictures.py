@@ -179,6 +179,31 @@ def test_decision_map_with_one_class_and_one_step():
     assert [text.get_text() for text in ax.texts] == ["4", "start", "end"]
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_names_of_regions_overlap_neither_each_other_nor_the_rim(seed):
+    """Small regions of long names in a corner, and a path that ends there."""
+    rng = np.random.default_rng(seed)
+    classes = np.zeros((21, 37), dtype=int)
+    classes[15:, 25:] = np.kron(rng.permutation(6).reshape(2, 3) + 1, np.ones((3, 4), dtype=int))
+    names = [f"a long name {i}" for i in range(7)]
+    ax = plot_decision_map(classes, ANGLES, SCALES, path=[[0.0, 0.7], [80.0, 1.4]], class_names=names)
+    ax.figure.canvas.draw()
+    legend = ax.get_legend()
+    inside = [text for text in ax.texts if text.get_text() in names]
+    listed = [text.get_text() for text in legend.get_texts()]
+    assert sorted({text.get_text() for text in inside} | set(listed)) == names  # each class is named somewhere
+    assert listed
+    assert not {text.get_text() for text in inside} & set(listed)
+    boxes = [text.get_window_extent() for text in [*inside, *ax.texts[-2:]]]
+    whole = ax.get_window_extent()
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:i])
+        assert whole.x0 <= box.x0
+        assert box.x1 <= whole.x1
+    for text in legend.get_texts():
+        assert text.get_window_extent().x0 > whole.x1
+
+
 @pytest.mark.parametrize(
     ("arguments", "keywords", "message"),
     [
