@@ -12,10 +12,15 @@ import torch
 from manifoldkit.attacks.losses import Loss
 from manifoldkit.exceptions import ManifoldWarning
 
-__all__ = ["Network", "ProbabilitiesWarning", "as_found", "check_classes", "check_logits", "differentiate"]
+__all__ = ["Network", "ProbabilitiesWarning", "as_found", "as_is", "check_classes", "check_logits", "differentiate"]
 
 
 View: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
+
+
+def as_is(x: torch.Tensor) -> torch.Tensor:
+    """The view of a network that is shown the points themselves."""
+    return x
 
 
 class ProbabilitiesWarning(ManifoldWarning):

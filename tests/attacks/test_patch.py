@@ -47,6 +47,24 @@ def test_a_mask_of_ones_and_a_ball_is_plain_pgd(convnet, images):
     torch.testing.assert_close(ours, PGD(convnet, 0.1, 0.02, 10)(images, y), rtol=0, atol=0)
 
 
+def test_replaced_bounds_and_radii_limit_the_patch(convnet, images):
+    """Without a radius it is the bounds that limit a patch, also other ones than it was made with."""
+    y = convnet(images).argmax(1)
+    attack = PatchPGD(convnet, MASK, 5.0, 4, early_stop=False)
+    wide = attack.replaced(bounds=(0, 100))
+    assert not wide.limited_by_eps
+    assert torch.equal(wide(images, y), PatchPGD(convnet, MASK, 5.0, 4, bounds=(0, 100), early_stop=False)(images, y))
+    assert (wide(images, y) - images).abs().max() > 5
+    near = wide.replaced(eps=0.5)
+    assert near.limited_by_eps
+    assert (near(images, y) - images).abs().max() <= 0.5 + 1e-6
+    assert torch.equal(near.replaced(eps=None)(images, y), wide(images, y))
+    other = rectangle_mask((1, 6, 6), 0, 0, 1, 1)
+    assert (attack.replaced(mask=other)(images, y) - images)[:, other == 0].abs().max() == 0
+    search = PatchSearch(convnet, MASK, 5, generator=torch.Generator().manual_seed(0)).replaced(generator=None)
+    assert search.run(images, y).success.shape == y.shape
+
+
 def test_masks_may_differ_between_images(convnet, images):
     y = convnet(images).argmax(1)
     masks = torch.zeros(len(images), 1, 6, 6)
@@ -126,6 +144,20 @@ class TestBadInput:
         masks[3] = 0
         with pytest.raises(ValueError, match="no ones"):
             PatchPGD(convnet, masks)(images, torch.zeros(len(images), dtype=torch.int64))
+
+    @pytest.mark.parametrize(
+        ("changes", "error", "words"),
+        [
+            ({"nesterov": -1.0}, ValueError, "nesterov"),
+            ({"nesterov": "1"}, TypeError, "nesterov"),
+            ({"mask": torch.full((1, 6, 6), 0.5)}, ValueError, "zeros and ones"),
+            ({"bounds": None}, ValueError, "bounds="),
+            ({"alpha": None}, TypeError, "alpha"),
+        ],
+    )
+    def test_values_replaced(self, convnet, changes, error, words):
+        with pytest.raises(error, match=words):
+            PatchPGD(convnet, MASK).replaced(**changes)
 
     @pytest.mark.parametrize(
         "options",
