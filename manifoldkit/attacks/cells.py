@@ -69,6 +69,9 @@ class CellPGD(LatentPGD):
     np.False_
     """
 
+    vae: Any
+    confined: bool
+
     def __init__(
         self, model: torch.nn.Module, vae: Any, eps: Any = 1.0, *, confined: bool = True, **options: Any
     ) -> None:

@@ -134,6 +134,9 @@ class PatchPGD(PGD):
         Most steps of each walk.
     nesterov : float, default=0.0
         Decay of the sum of gradients; 1 is the source's choice, 0 plain steps.
+    step_control : {"fixed", "apgd"}, default="fixed"
+        As of :class:`PGD`: "apgd" shortens its steps and answers with the best patch that it saw. With
+        ``early_stop=False`` it suits networks that draw random numbers.
     eps : float or array of shape (B,), optional
         Largest change of a pixel; by default only the bounds limit it.
     bounds : (low, high), default=(0, 1)
@@ -172,6 +175,7 @@ class PatchPGD(PGD):
         steps: int = 256,
         *,
         nesterov: float = 0.0,
+        step_control: str = "fixed",
         eps: Any = None,
         bounds: tuple[float, float] = (0, 1),
         random_start: bool = False,
@@ -196,9 +200,11 @@ class PatchPGD(PGD):
             generator=generator,
             manifold=manifold,
             record_path=record_path,
+            step_control=step_control,
             early_stop=early_stop,
         )
         self._store(mask=mask, nesterov=nesterov)
+        self._check()
 
     def _read(self, name: str, value: Any) -> Any:
         match name:
@@ -213,6 +219,11 @@ class PatchPGD(PGD):
             case "nesterov":
                 return read_number(value, name, 0)
         return super()._read(name, value)
+
+    def _check(self) -> None:
+        super()._check()
+        if getattr(self, "nesterov", 0.0) and self.step_control == "apgd":
+            raise ValueError("step_control='apgd' has a momentum of its own: leave nesterov out")
 
     @property
     def limited_by_eps(self) -> bool:  # type: ignore[override]

@@ -11,7 +11,7 @@ from ..geometry.protocol import Manifold
 from ..isometry._input import check_size, fresh
 from ..priors.diffusion import diffusion_log_prob
 from ..priors.noise_networks import NoiseNetwork
-from ..priors.schedule import NoiseSchedule
+from ..priors.schedule import NoiseSchedule, check_schedule
 from .vae_classifier import VAEClassifier
 
 __all__ = ["DiffusionScore", "ELBOScore", "ManifoldScore"]
@@ -76,7 +76,7 @@ class DiffusionScore(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        schedule.grid(stride)
+        check_schedule(schedule).grid(stride)
         self.eps, self.schedule, self.stride = eps, schedule, stride
         self.n_rounds = check_size(n_rounds, "n_rounds")
         self.generator = fresh(generator)

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -166,10 +167,14 @@ class GridVAE(CodedManifold):
         ----------
         X : array or tensor (n, *shape)
         y : None
-            Ignored.
+            Ignored, as is a vector of targets; a table of attributes goes to `attributes`, by name.
         attributes : array or tensor (n, n_dims), optional
             Levels of the prior that samples have on the axes, NaN where unknown.
         """
+        if y is not None and np.ndim(y) == 2 and np.shape(y)[1] > 1:
+            raise ValueError(
+                f"y is ignored, got a table of shape {np.shape(y)}: pass attributes by name, fit(X, attributes=...)"
+            )
         rows, x = self._samples(X)
         self._check()
         x = x.to(_DTYPES[self.dtype])
@@ -239,11 +244,12 @@ class GridVAE(CodedManifold):
         """One run from one random start."""
         encoder, decoder = self._networks(x, generator, fresh)
         home = _home(encoder, decoder, x).device
-        beta: Any = self.beta
         objective = EvidenceLoss(
-            encoder, decoder, self.prior, self.kl, beta if callable(beta) else lambda _: float(beta), self.obs_sigma,
-            x.to(home), None if targets is None else targets.to(home), generator,
+            encoder, decoder, self.prior, self.kl, self._weight, self.obs_sigma, x.to(home),
+            None if targets is None else targets.to(home), generator,
         )  # fmt: skip
+        if not any(parameter.requires_grad for parameter in objective.parameters()):
+            raise ValueError("encoder and decoder have no parameter that requires a gradient: unfreeze one to train")
         epochs = -(-self.max_steps // -(-len(x) // size))
         objective.last = epochs * -(-len(x) // size)
         history: list[dict[str, float]] = []
@@ -286,6 +292,10 @@ class GridVAE(CodedManifold):
             receiver(sender(x[:2].to(_home(sender, receiver, x).device)))
         return sender, receiver
 
+    def _weight(self, progress: float) -> float:
+        """Weight of the divergence at a share of the steps."""
+        return check_real(self.beta(progress), "beta(progress)", 0.0) if callable(self.beta) else float(self.beta)
+
     def _final(self, objective: EvidenceLoss, size: int) -> float:
         """Loss over all samples with the same batches and draws for every run."""
         mine = objective.generator
@@ -312,3 +322,7 @@ class GridVAE(CodedManifold):
             check_real(getattr(self, name), name, 0.0, open_low=True)
         for name in ("batch_size", "max_steps", "n_init"):
             check_count(getattr(self, name), name)
+        if not isinstance(self.hidden, Sequence) or isinstance(self.hidden, str):
+            raise TypeError(f"hidden must be a sequence of widths, such as (256, 256), got {self.hidden!r}")
+        for width in self.hidden:
+            check_count(width, "hidden")

@@ -11,11 +11,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ..geometry.decoder import _home
 from ..isometry._input import check_size, finite_samples, fresh
 from ..isometry.networks import initialise
 from ._random import normal_like
 from ._training import minimise
-from .schedule import NoiseSchedule
+from .schedule import NoiseSchedule, check_schedule
 
 __all__ = ["NoiseMLP", "NoiseNetwork", "NoiseUNet", "train_eps"]
 
@@ -197,7 +198,8 @@ def train_eps(
     Raises
     ------
     TypeError, ValueError
-        If an argument is wrong, X holds NaN, or the network answers in another shape than that of its input.
+        If an argument is wrong, X holds NaN, the network has nothing to train or answers in another shape than that
+        of its input, or the loss becomes NaN.
 
     References
     ----------
@@ -212,8 +214,10 @@ def train_eps(
     True
     """
     generator = fresh(generator)
-    parameter = next(net.parameters())
-    data = finite_samples(X, "X").to(parameter)
+    check_schedule(schedule)
+    data = finite_samples(X, "X")
+    parameter = _home(net, net, data.float())
+    data = data.to(parameter)
     root, noise_root = schedule.abar.sqrt().to(parameter), (1 - schedule.abar).sqrt().to(parameter)
 
     def loss(rows: torch.Tensor) -> torch.Tensor:

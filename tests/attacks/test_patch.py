@@ -65,6 +65,29 @@ def test_replaced_bounds_and_radii_limit_the_patch(convnet, images):
     assert search.run(images, y).success.shape == y.shape
 
 
+def test_shortened_steps_keep_the_best_patch_of_a_network_that_draws(convnet, images):
+    y = convnet(images).argmax(1)
+
+    class Noisy(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.generator = convnet, torch.Generator().manual_seed(0)
+
+        def forward(self, x):
+            return self.net(x + 0.1 * torch.randn(x.shape, generator=self.generator))
+
+    attack = PatchPGD(Noisy(), MASK, 0.5, 20, step_control="apgd", loss="margin", early_stop=False, record_path=True)
+    result = attack.run(images, y)
+    assert (result.adversarial - images)[:, MASK == 0].abs().max() == 0
+    with torch.no_grad():
+        losses = torch.stack([cross_entropy(convnet(x), y) for x in result.path])
+    assert (losses[-1] - losses[0]).mean() > 0.05
+    moved = [(a != b).flatten(1).any(1).sum() for a, b in zip(result.path[:-1], result.path[1:], strict=True)]
+    assert moved[-1] < len(images)  # samples stay at their best patch
+    with pytest.raises(ValueError, match="leave nesterov out"):
+        attack.replaced(nesterov=1.0)
+
+
 def test_masks_may_differ_between_images(convnet, images):
     y = convnet(images).argmax(1)
     masks = torch.zeros(len(images), 1, 6, 6)

@@ -154,6 +154,26 @@ def test_networks_of_the_user_are_copied_and_left_alone():
     np.testing.assert_array_equal(alone, model.message(images)[:3])
 
 
+def test_every_restart_of_given_networks_has_its_own_weights_and_all_are_compared_on_the_same_draws():
+    """Nearly nothing is learned, so that the losses are those of the first weights."""
+    settings = {**TINY, "max_steps": 1, "learning_rate": 1e-12, "n_init": 3, "batch_size": 500}
+    model = GridVAE(PRIOR, encoder=MLP([5, 8, 4]), decoder=MLP([2, 8, 5]), **settings).fit(X)
+    assert len({round(loss, 3) for loss in model.losses_}) == 3
+
+    class Fixed(nn.Module):
+        """Means and variances of its own, the same after every start."""
+
+        def __init__(self, n_in, n_out):
+            super().__init__()
+            self.shift, self.n_out = nn.Parameter(torch.zeros(1)), n_out
+
+        def forward(self, x):
+            return x[:, :1] * torch.ones(self.n_out) + 1e-12 * self.shift
+
+    same = GridVAE(PRIOR, encoder=Fixed(5, 4), decoder=Fixed(2, 5), **settings).fit(X)
+    assert len(set(same.losses_)) == 1
+
+
 def test_kinds_of_arrays(guided):
     z = guided.transform(torch.from_numpy(X).float())
     assert (z.dtype, tuple(z.shape)) == (torch.float32, (500, 2))
@@ -222,6 +242,15 @@ class TestBadInput:
             ({"max_steps": 1.5}, TypeError, "max_steps"),
             ({"n_init": 0}, ValueError, "n_init"),
             ({"kl": "aggregate", "batch_size": 1}, ValueError, "a batch of one"),
+            ({"hidden": 32}, TypeError, "sequence of widths"),
+            ({"hidden": (32, 0)}, ValueError, "hidden"),
+            ({"beta": lambda progress: None}, TypeError, r"beta\(progress\) must be a real number"),
+            ({"beta": lambda progress: -1.0}, ValueError, r"beta\(progress\)"),
+            (
+                {"encoder": MLP([5, 4]).requires_grad_(False), "decoder": MLP([2, 5]).requires_grad_(False)},
+                ValueError,
+                "unfreeze",
+            ),
         ],
     )
     def test_of_parameters(self, change, error, match):
@@ -241,6 +270,10 @@ class TestBadInput:
     def test_of_attributes(self, attributes, match):
         with pytest.raises(ValueError, match=match):
             GridVAE(PRIOR, hidden=(4,), max_steps=2).fit(X, attributes=attributes)
+
+    def test_attributes_in_the_place_of_targets(self):
+        with pytest.raises(ValueError, match="attributes by name"):
+            GridVAE(PRIOR, hidden=(4,), max_steps=2).fit(X, SYMBOLS)
 
     def test_of_samples(self, guided):
         with pytest.raises(ValueError, match="NaN"):
