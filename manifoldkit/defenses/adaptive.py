@@ -85,15 +85,20 @@ class PurifiedClassifier(nn.Module):
         self.options = options
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.stack([self._once(x) for _ in range(self.n_draws)]).mean(0)
+        copies = (self.n_draws, *[1] * (x.ndim - 1))  # all draws in one batch, which costs less than one by one
+        options = dict(self.options)
+        if options.get("mask") is not None:
+            options["mask"] = read_mask(options["mask"], x).repeat(copies)
+        logits = self._once(x.repeat(copies), options)
+        return logits.reshape(self.n_draws, len(x), *logits.shape[1:]).mean(0)
 
-    def _once(self, x: torch.Tensor) -> torch.Tensor:
+    def _once(self, x: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
         if self.backward == "unrolled" and torch.is_grad_enabled() and x.requires_grad:
             with as_found(*self.parts):
-                usual = self._unrolled(x, **self.options)
+                usual = self._unrolled(x, **options)
             result: torch.Tensor = self.classifier(usual)
             return result
-        purified = purify(self.score, x.detach(), **self.options)
+        purified = purify(self.score, x.detach(), **options)
         result = self.classifier(x + (purified - x).detach())
         return result
 
