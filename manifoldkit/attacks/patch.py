@@ -167,6 +167,9 @@ class PatchPGD(PGD):
              [0.5000, 0.5000]]])
     """
 
+    mask: Any
+    nesterov: float
+
     def __init__(
         self,
         model: torch.nn.Module,
@@ -222,7 +225,7 @@ class PatchPGD(PGD):
 
     def _check(self) -> None:
         super()._check()
-        if getattr(self, "nesterov", 0.0) and self.step_control == "apgd":
+        if vars(self).get("nesterov") and self.step_control == "apgd":
             raise ValueError("step_control='apgd' has a momentum of its own: leave nesterov out")
 
     @property

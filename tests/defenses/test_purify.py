@@ -330,7 +330,12 @@ class TestAdaptiveAttacks:
         with torch.no_grad():
             mean = PurifiedClassifier(vae, ELBOScore(vae, 1, generator(1)), n_draws=3, **options)(x)
             one = PurifiedClassifier(vae, ELBOScore(vae, 1, generator(1)), **options)
-            torch.testing.assert_close(mean, torch.stack([one(x) for _ in range(3)]).mean(0))
+            torch.testing.assert_close(mean, one(x.repeat(3, 1)).reshape(3, 3, 3).mean(0))
+            assert (one(x) - one(x)).abs().max() > 0
+            mask = torch.ones(3, 6)
+            mask[0, 0] = mask[1, 2] = 0  # of each sample, also of its copies
+            masked = PurifiedClassifier(nn.Flatten(), hill, n_draws=4, mask=mask, **options)(x)
+            assert torch.equal(masked == x, mask == 0)
 
     def test_unrolled_values_are_those_of_the_purifier(self):
         vae = small_vae()

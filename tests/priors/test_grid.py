@@ -211,6 +211,12 @@ def test_aggregate_mode_is_the_mixture_of_the_batch():
     uniform = torch.distributions.Categorical(torch.ones(30, dtype=torch.float64))
     expected = torch.distributions.MixtureSameFamily(uniform, components).log_prob(z) - prior.log_prob(z)
     torch.testing.assert_close(grid_kl(mu, logvar, prior, "aggregate", z=z), expected)
+    least = torch.full_like(mu, -12.0)  # what encoders are clamped to, in single precision
+    near = mu + 2e-3 * z
+    components = torch.distributions.Independent(torch.distributions.Normal(mu, (0.5 * least).exp()), 1)
+    expected = torch.distributions.MixtureSameFamily(uniform, components).log_prob(near) - prior.log_prob(near)
+    single = grid_kl(mu.float(), least.float(), prior, "aggregate", z=near.float())
+    assert (single - expected).abs().max() < 2e-3  # rounding of the codes, a ten thousandth of a deviation
     # Codes that fill the prior cost nothing together, though each of them alone is far from it.
     codes = prior.sample(1500, seeded(4))
     narrow = torch.full_like(codes, 2 * math.log(0.15))
