@@ -38,6 +38,10 @@ class ELBOScore(nn.Module):
 
     def __init__(self, vae: VAEClassifier, n_samples: int = 1, generator: torch.Generator | None = None) -> None:
         super().__init__()
+        if not callable(getattr(vae, "elbo", None)):
+            raise TypeError(
+                f"vae must be a VAEClassifier or have elbo(x, n_samples, generator), got {type(vae).__name__}"
+            )
         self.vae = vae
         self.n_samples = check_size(n_samples, "n_samples", 0)
         self.generator = fresh(generator)

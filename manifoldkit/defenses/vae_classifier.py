@@ -84,6 +84,9 @@ class VAEClassifier(nn.Module):
         super().__init__()
         if not (math.isfinite(obs_sigma) and obs_sigma > 0):
             raise ValueError(f"obs_sigma must be positive, got {obs_sigma!r}")
+        for name, network in (("encoder", encoder), ("decoder", decoder), ("head", head)):
+            if not isinstance(network, nn.Module):
+                raise TypeError(f"{name} must be a torch.nn.Module, got {type(network).__name__}")
         self.encoder, self.decoder, self.head = encoder, decoder, head
         self.obs_sigma = float(obs_sigma)
         self.prior = prior
@@ -213,11 +216,16 @@ def train_vae_classifier(
     if not lam >= 0:
         raise ValueError(f"lam must not be negative, got {lam!r}")
     generator = fresh(generator)
+    if not isinstance(vae, VAEClassifier):
+        raise TypeError(f"vae must be a VAEClassifier, got {type(vae).__name__}")
     data = finite_samples(X, "X")
     data = data.to(_home(vae, vae, data.float()))
     labels = cell_ids(y, len(data), "y", data.device)
-    with torch.no_grad(), evaluating(vae):
-        n_classes = vae(data[:1]).shape[1]
+    try:
+        with torch.no_grad(), evaluating(vae):
+            n_classes = vae(data[:1]).shape[1]
+    except RuntimeError as error:
+        raise ValueError(f"the networks do not take samples {('B', *data.shape[1:])}, those of X: {error}") from error
     if int(labels.min()) < 0 or int(labels.max()) >= n_classes:
         raise ValueError(
             f"y must lie in 0..{n_classes - 1}, the classes of the head, got {int(labels.min())}..{int(labels.max())}"

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from ..datasets._validation import check_real
 from ..isometry._input import check_size, fresh
 
 __all__ = ["minimise"]
@@ -46,8 +47,7 @@ def minimise(
         Let the learning rate fall to 0 as a cosine.
     """
     steps, batch_size = check_size(steps, "steps"), check_size(batch_size, "batch_size")
-    if not lr > 0:
-        raise ValueError(f"lr must be positive, got {lr!r}")
+    check_real(lr, "lr", 0.0, open_low=True)
     generator = fresh(generator)
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if not trained:

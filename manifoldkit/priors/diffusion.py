@@ -160,6 +160,8 @@ def call(eps: NoiseNetwork, x: torch.Tensor, t: float) -> torch.Tensor:
 
     A network is asked in its own dtype and on its own device.
     """
+    if not callable(eps):
+        raise TypeError(f"eps must be a Module or a function of x (B, ...) and t (B,), got {type(eps).__name__}")
     kind = torch.int64 if float(t).is_integer() else torch.float64
     asked = x.to(_home(eps, eps, x)) if isinstance(eps, nn.Module) else x
     answer = eps(asked, torch.full((len(x),), t, dtype=kind, device=asked.device))

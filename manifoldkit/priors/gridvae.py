@@ -288,8 +288,14 @@ class GridVAE(CodedManifold):
                     initialise(network, generator)
         sender = GaussianEncoder(encoder, n).to(x.dtype).eval()
         receiver = ShapedDecoder(decoder, tuple(x.shape[1:])).to(x.dtype).eval()
-        with torch.no_grad():  # networks that do not fit are refused before the work begins
-            receiver(sender(x[:2].to(_home(sender, receiver, x).device)))
+        try:  # networks that do not fit are refused before the work begins
+            with torch.no_grad():
+                receiver(sender(x[:2].to(_home(sender, receiver, x).device)))
+        except RuntimeError as error:
+            raise ValueError(
+                f"encoder and decoder must take samples {('B', *x.shape[1:])} to (B, {2 * n}) and codes (B, {n}) back: "
+                f"{error}"
+            ) from error
         return sender, receiver
 
     def _weight(self, progress: float) -> float:

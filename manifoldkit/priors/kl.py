@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..isometry._input import fresh
 from .grid import GridPrior
 
 __all__ = ["KL_MODES", "grid_kl", "matched_levels"]
@@ -124,9 +125,7 @@ def grid_kl(
 
 def draw_codes(mu: torch.Tensor, logvar: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
     """Reparameterised draws from the encoder's Gaussians, (B, n)."""
-    if generator is None:
-        generator = torch.Generator()
-        generator.seed()
+    generator = fresh(generator)
     noise = torch.randn(mu.shape, generator=generator, device=generator.device, dtype=mu.dtype).to(mu.device)
     return mu + (0.5 * logvar).exp() * noise
 
@@ -136,7 +135,10 @@ def matched_levels(targets: Any, prior: GridPrior, n: int, name: str = "targets"
 
     Attributes are matched to a millionth (of the level, or of 1), so that they may come in single precision.
     """
-    given = targets.detach() if isinstance(targets, torch.Tensor) else torch.from_numpy(np.array(targets, dtype=float))
+    try:
+        given = targets.detach() if isinstance(targets, torch.Tensor) else torch.tensor(np.array(targets, dtype=float))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must hold levels of the grid, or NaN for what is unknown: {error}") from error
     if given.is_complex() or given.shape != (n, prior.n_dims):
         raise ValueError(
             f"{name} must have shape {(n, prior.n_dims)}, a level for each sample and axis or NaN, got "

@@ -75,6 +75,11 @@ class NoiseMLP(nn.Module):
         initialise(self, generator)
 
     def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        if x[0].numel() != self.last.out_features:
+            raise ValueError(
+                f"samples have {x[0].numel()} entries, but the network was made for {self.last.out_features}: pass "
+                f"n_features={x[0].numel()} to NoiseMLP"
+            )
         phases = (x.flatten(1)[:, :, None] * self.frequencies.to(x)).flatten(1)
         h = torch.cat([x.flatten(1), torch.sin(phases), torch.cos(phases)], dim=1)
         clock = time_waves(t, self.n_steps).to(x)
@@ -214,6 +219,8 @@ def train_eps(
     True
     """
     generator = fresh(generator)
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")
     check_schedule(schedule)
     data = finite_samples(X, "X")
     parameter = _home(net, net, data.float())

@@ -467,6 +467,15 @@ class TestBadInput:
     def test_vaes(self):
         with pytest.raises(ValueError, match="obs_sigma"):
             VAEClassifier(nn.Identity(), nn.Identity(), nn.Identity(), obs_sigma=0.0)
+        with pytest.raises(TypeError, match="head must be a torch"):
+            VAEClassifier(nn.Identity(), nn.Identity(), "head")
+        for wrong in (nn.Linear(2, 2), "vae"):
+            with pytest.raises(TypeError, match="elbo"):
+                ELBOScore(wrong)
+            with pytest.raises(TypeError, match="VAEClassifier, got"):
+                train_vae_classifier(wrong, self.X, [0, 1, 2])
+        with pytest.raises(ValueError, match="networks do not take samples"):
+            train_vae_classifier(small_vae(dtype=torch.float32), torch.rand(3, 5), [0, 1, 2])
         with pytest.raises(ValueError, match="2 m"):
             VAEClassifier(nn.Linear(6, 3), nn.Identity(), nn.Identity())(self.X)
         with pytest.raises(ValueError, match="n_samples"):

@@ -155,6 +155,19 @@ def test_training_data():
         train_eps(Wrong(2, 20, width=4), X, SCHEDULE, steps=1)
 
 
+def test_networks_that_are_none_or_of_another_width():
+    net = NoiseMLP(2, 20, width=4)
+    for call in (diffusion_log_prob, ddim_sample):
+        with pytest.raises(TypeError, match="eps must be a Module or a function"):
+            call(None, X, SCHEDULE)
+        with pytest.raises(ValueError, match="n_features=5"):
+            call(net, torch.zeros(3, 5), SCHEDULE)
+    with pytest.raises(TypeError, match="net must be a torch"):
+        train_eps("net", X, SCHEDULE)
+    with pytest.raises(TypeError, match="lr must be a real number"):
+        train_eps(net, X, SCHEDULE, lr="small")
+
+
 def test_networks_that_cannot_be_trained():
     frozen = NoiseMLP(2, 20, width=4).requires_grad_(False)
     for net in (torch.nn.Identity(), frozen):

@@ -7,6 +7,7 @@ import math
 import pickle
 import time
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -339,6 +340,13 @@ class TestBadInput:
         given = {"mu": torch.zeros(4, 2), "logvar": torch.zeros(4, 2), "prior": GridPrior(2, [0.0, 1.0], 0.25)}
         with pytest.raises(error, match=match):
             grid_kl(**{**given, **change})
+
+    def test_generators(self):
+        for wrong in (0, np.random.default_rng(0)):
+            with pytest.raises(TypeError, match="or None, got"):
+                GridPrior(2, [0.0, 1.0], 0.25).sample(3, generator=wrong)
+            with pytest.raises(TypeError, match="or None, got"):
+                grid_kl(torch.zeros(3, 2), torch.zeros(3, 2), GridPrior(2, [0.0, 1.0], 0.25), generator=wrong)
 
     def test_one_sample_has_no_aggregate(self):
         with pytest.raises(ValueError, match="needs 2 at least"):

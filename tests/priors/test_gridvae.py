@@ -232,6 +232,8 @@ class TestBadInput:
             ({"decoder": "tied"}, TypeError, "decoder must be a torch"),
             ({"encoder": MLP([5, 6])}, ValueError, "n_dims=2"),
             ({"decoder": MLP([2, 6])}, ValueError, r"samples of shape \(5,\)"),
+            ({"encoder": nn.Linear(6, 4)}, ValueError, "encoder and decoder must take samples"),
+            ({"decoder": nn.Linear(3, 5)}, ValueError, "encoder and decoder must take samples"),
             ({"kl": "mean"}, ValueError, "kl must be one of"),
             ({"dtype": "float16"}, ValueError, "dtype"),
             ({"beta": -1.0}, ValueError, "beta"),
@@ -272,6 +274,8 @@ class TestBadInput:
             GridVAE(PRIOR, hidden=(4,), max_steps=2).fit(X, attributes=attributes)
 
     def test_attributes_in_the_place_of_targets(self):
+        with pytest.raises(TypeError, match="attributes must hold levels"):
+            GridVAE(PRIOR, hidden=(4,), max_steps=2).fit(X, attributes=[["red", "round"]] * 500)
         with pytest.raises(ValueError, match="attributes by name"):
             GridVAE(PRIOR, hidden=(4,), max_steps=2).fit(X, SYMBOLS)
 
