@@ -4,7 +4,7 @@
 
 Every trained network is one line in a file of results (``--work``), and is not trained again; ``--seconds`` ends a call
 early, so that the whole can be done piece by piece. Pairs of scikit-learn's digits have the settings of a published
-trial on them, none of which was chosen here. The other pairs are of MNIST's training digits for training and of its test
+trial on them, none of which was chosen here. Other pairs are of MNIST's training digits for training and of its test
 digits for the scores. The settings without labels were chosen with seeds 100 to 103 on pairs of training digits; those
 with labels are those of the first run that was scored on test digits, kept after trials of others on training digits;
 the noise of the faces was raised from 0.15 to 0.7 when seed 0 did not follow its guidance.
@@ -310,7 +310,8 @@ def table_of_small_digits(results: dict[str, list[Result]]) -> list[str]:
         chosen = [min(group, key=lambda run: run["loss"])["axis"] for group in groups]
         rank = spearmanr([run["loss"] for run in alone], [run["axis"] for run in alone]).statistic
         best = ", ".join(f"{axis:.2f}" for axis in chosen)
-        lines += [f"Conditional, best loss of {TRIALS}: {best}. Rank correlation of the loss with the axis accuracy: {rank:.2f}.", ""]  # fmt: skip
+        lines += [f"Conditional, best loss of {TRIALS}: {best}. Rank correlation of the loss with the axis "
+                  f"accuracy: {rank:.2f}.", ""]  # fmt: skip
     half = results["8 x 8, guided on one axis"]
     if half:
         first, second = (spread([run[key] for run in half]) for key in ("first", "second"))
