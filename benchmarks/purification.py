@@ -51,7 +51,7 @@ WEIGHTS = (0.01, 0.03, 0.1)
 GENTLE = {"step": 2 / 255, "n_steps": 128}
 #: Draws of the purifier that an attack averages, and the steps of that attack.
 DRAWS = 4
-AVERAGED = {"alpha": 40 / 255, "steps": 60, "step_control": "apgd", "loss": "margin", "early_stop": False}
+THROUGH = {"alpha": 40 / 255, "steps": 60, "step_control": "apgd", "loss": "margin"}
 
 
 class Autoencoder(VAEClassifier):
@@ -208,7 +208,7 @@ def averaged(s: Seed) -> None:
     known = attacked(vae, x, y, patch)
     drawn = ELBOScore(vae, 1, torch.Generator().manual_seed(s.seed + 3))
     net = PurifiedClassifier(vae, drawn, n_draws=DRAWS, step=8 / 255, n_steps=32)
-    found = PatchPGD(net, patch, **AVERAGED)(x, y, start=known)
+    found = PatchPGD(net, patch, **THROUGH, early_stop=False)(x, y, start=known)
     for name, images in {"PGD": known, "straight through, mean of draws": found}.items():
         for draw in (1, 2, 3):
             s.note(f"{name}: purified, draw {draw}", vae, s.defend(vae, images, draw))
@@ -225,41 +225,52 @@ def ablations(s: Seed) -> None:
 
 
 def other_scores(s: Seed) -> None:
-    """Patches against the VAE-classifier, purified by 128 steps of 2/255 in other scores; and who knows these."""
+    """Patches against the VAE-classifier, purified by 128 steps of 2/255 in other scores."""
     vae, x, y = s.train(VAEClassifier), s.tx[:ADAPTIVE], s.ty[:ADAPTIVE]
-    patch = border()
-    adversary = attacked(vae, x, y, patch)
+    adversary = attacked(vae, x, y, border())
     g = torch.Generator().manual_seed(s.seed)
     schedule = NoiseSchedule.linear(100, 1e-4, 0.1)
     eps = NoiseMLP(64, 100, width=256, frequencies=(), generator=g)
     train_eps(eps, 2 * s.x - 1, schedule, steps=2000, batch_size=256, lr=1e-3, generator=g)
     eps.requires_grad_(False)
-    manifold = DiffusionManifold(n_components=200, n_kernel_neighbors=24).fit(s.x.flatten(1).numpy())
-    distance = Flat(ManifoldScore(manifold))
     scores: dict[str, nn.Module] = {
         "ELBO": ELBOScore(vae, 1, g),
         "flow": Flow(s.x, s.seed),
         "diffusion bound": Scaled(DiffusionScore(eps, schedule, stride=10, generator=g)),
-        "distance to a CIDM": distance,
+        "distance to a CIDM": Flat(ManifoldScore(diffusion_manifold(s))),
     }
     for name, score in scores.items():
         for what, images in (("clean", x), ("PGD", adversary)):
             s.note(f"{name}: {what}, purified", vae, purify(score, images, **GENTLE))
-    layer = manifold.to_module()
-    projected = nn.Sequential(nn.Flatten(), layer, nn.Unflatten(1, (1, 8, 8)), vae)
-    for what, images in (("clean", x), ("PGD", adversary)):
-        s.note(f"projected onto the CIDM: {what}", projected, images)
-    options = {"alpha": 40 / 255, "steps": 60, "step_control": "apgd", "loss": "margin"}
-    s.note(
-        "projected onto the CIDM: PGD through the projection", projected,
-        PatchPGD(projected, patch, **options)(x, y, start=adversary),
-    )  # fmt: skip
-    x, y, adversary = x[:SEARCHED], y[:SEARCHED], adversary[:SEARCHED]
+
+
+def diffusion_manifold(s: Seed) -> DiffusionManifold:
+    """The training digits as a manifold."""
+    return DiffusionManifold(n_components=200, n_kernel_neighbors=24).fit(s.x.flatten(1).numpy())
+
+
+def projection(s: Seed) -> None:
+    """The purified image is the projection onto the manifold itself, which attacks may differentiate."""
+    patch, vae, x, y = border(), s.train(VAEClassifier), s.tx[:ADAPTIVE], s.ty[:ADAPTIVE]
+    adversary = attacked(vae, x, y, patch)
+    net = nn.Sequential(nn.Flatten(), diffusion_manifold(s).to_module(), nn.Unflatten(1, (1, 8, 8)), vae)
+    g = torch.Generator().manual_seed(s.seed + 4)
+    s.note("clean", net, x)
+    s.note("PGD", net, adversary)
+    s.note("PGD through the projection", net, PatchPGD(net, patch, **THROUGH)(x, y, start=adversary))
+    s.note("random search through the projection", net, PatchSearch(net, patch, 1000, generator=g)(x, y))
+
+
+def known_distance(s: Seed) -> None:
+    """Attacks that know the score: the squared distance to the manifold, climbed in 32 steps of 8/255."""
+    patch, vae, x, y = border(), s.train(VAEClassifier), s.tx[:SEARCHED], s.ty[:SEARCHED]
+    adversary, distance = attacked(vae, x, y, patch), Flat(ManifoldScore(diffusion_manifold(s)))
+    g = torch.Generator().manual_seed(s.seed)
     known = PurifiedClassifier(vae, distance, step=8 / 255, n_steps=32)
-    through = PatchPGD(known, patch, **options, early_stop=False)(x, y, start=adversary)
+    through = PatchPGD(known, patch, **THROUGH, early_stop=False)(x, y, start=adversary)
     search = PatchSearch(known, patch, QUERIES, generator=g, early_stop=False)(x, y, start=adversary)
     for name, images in (("PGD", adversary), ("straight through", through), ("random search", search)):
-        s.note(f"distance to a CIDM: {name}, purified ({SEARCHED} images)", vae, purify(distance, images, **GENTLE))
+        s.note(f"{name}, purified", vae, purify(distance, images, **GENTLE))
 
 
 class Flat(nn.Module):
@@ -301,6 +312,8 @@ PARTS = {
     f"Straight through {DRAWS} draws of the purifier, best of 60 steps ({SEARCHED} images)": averaged,
     "Ablations (397 images)": ablations,
     f"Other scores, 128 steps of 2/255 ({ADAPTIVE} images)": other_scores,
+    f"Purified by the projection onto a CIDM ({ADAPTIVE} images)": projection,
+    f"Purified in the distance to a CIDM by 128 steps of 2/255 ({SEARCHED} images)": known_distance,
 }
 
 
