@@ -13,6 +13,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
+from manifoldkit.attacks import OnManifoldPGD, symbol_changes
 from manifoldkit.geometry import Manifold
 from manifoldkit.isometry import MLP, annealed
 from manifoldkit.priors import GridPrior, GridVAE, axis_accuracy
@@ -213,6 +214,27 @@ def test_a_trained_model_is_a_manifold(dtype):
     assert np.median(normal) < 1e-2  # ReLU decoders have edges, where the nearest point has no normal
     first = model.inverse_transform(model.transform(off))
     assert (np.linalg.norm(off - points, axis=1) <= np.linalg.norm(off - first, axis=1) + 1e-5).all()
+    np.testing.assert_allclose(model.distance(off), np.linalg.norm(off - points, axis=1), atol=1e-5)
+    assert np.median(model.distance(points)) < 1e-4  # what is on it stays, but for folds of the decoder
+    np.testing.assert_array_equal(model.project(torch.from_numpy(off)).numpy(), points)
+    np.testing.assert_array_equal(model.tangent_basis(off), basis)
+
+
+def test_attacks_walk_on_it(guided):
+    """A network that reads the first symbol is broken by the next symbol, and the walk ends on the manifold."""
+    classifier = nn.Linear(5, 2).double()
+    direction = np.linalg.lstsq(np.c_[X, np.ones(len(X))], SYMBOLS[:, 0] - 0.9, rcond=None)[0]
+    with torch.no_grad():
+        classifier.weight.copy_(torch.from_numpy(np.stack([0 * direction[:-1], direction[:-1]])))
+        classifier.bias.copy_(torch.tensor([0.0, direction[-1]]))
+    x = torch.from_numpy(guided.project(X[SYMBOLS[:, 0] == 0][:20]))
+    attack = OnManifoldPGD(classifier, guided, alpha=0.1, steps=40, bounds=None)
+    result = attack.run(x, torch.zeros(20, dtype=torch.int64))
+    assert result.success.all()
+    assert result.distance_to_manifold.max() < 1e-3
+    report = symbol_changes(result, guided, x, names=("first", "second"))
+    assert report.changed[:, 0].mean() > 0.5
+    assert report.rates()["first"] > 2 * report.rates()["second"]
 
 
 def test_variances_are_clamped():
