@@ -100,9 +100,10 @@ class GridVAE(CodedManifold):
     -----
     Source: [1]_, equations (24) to (28). There the networks are four-layer ResNets, and sigma_x is not stated.
 
-    Expect no meaning of the symbols without attributes: on pairs of MNIST digits the axes named digits no better than
-    those of a usual variational autoencoder cut into as many cells, from any of the starts and schedules of `beta` that
-    were tried (``benchmarks/gridvae.md``).
+    Without attributes what the symbols mean is a matter of the data and the start (``benchmarks/gridvae.md``): on pairs
+    of MNIST digits, in the setting tried there, the axes named digits no better than those of a usual variational
+    autoencoder cut into as many cells, and the loss did not tell good starts from bad ones; on pairs of scikit-learn's
+    digits single starts named 63 to 75 % of the digits.
 
     References
     ----------
