@@ -303,8 +303,8 @@ def main() -> None:
         "between the ends from the same start, mean over 1,000; RK4 calls the network four times a step (and once more "
         "for each half-integer time), so RK4 at h = 20 costs about as much as DDIM at h = 5. MNIST: pixels in [-1, 1] "
         f"for the diffusion (T = 200, NoiseUNet, {args.steps // 10} updates of 32 images, {IMAGE_ROUNDS} paths an "
-        "image), in [0, 1] for the pyramid of zuko's RealNVP (28, 14, 7 pixels; level 0 is the finest); 100 test images, "
-        f"and the same made unusual. Distances of {N_IMAGES} sampled images are root mean squares over pixels in [0, 1].",
+        "image), in [0, 1] for the pyramid of zuko's RealNVP (28, 14, 7 pixels; level 0 is the finest); 100 test "
+        f"images, and the same made unusual. Distances of {N_IMAGES} samples are root mean squares over pixels.",
         *tables,
     ]  # fmt: skip
     text = "\n".join(lines) + "\n"

@@ -29,6 +29,7 @@ __all__ = [
     "ScheduleWarning",
     "SpectrumTruncatedWarning",
     "UndefinedStatisticWarning",
+    "UnsteadyModelWarning",
 ]
 
 
@@ -90,3 +91,7 @@ class ScheduleWarning(ManifoldWarning):
 
 class UndefinedStatisticWarning(ManifoldWarning):
     """A statistic does not exist for these data, and is NaN."""
+
+
+class UnsteadyModelWarning(ManifoldWarning):
+    """A network answers the same samples differently when asked again."""

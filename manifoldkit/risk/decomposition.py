@@ -59,7 +59,7 @@ def decompose_risk(
     off_manifold: str = "project",
     tnar: bool = True,
     n_refine: int = 20,
-    tolerance: float = 0.05,
+    tolerance: float = 1e-3,
     exclude_misclassified: bool = False,
     allow_large_eps: bool = False,
     batch_size: int = 500,
@@ -95,8 +95,7 @@ def decompose_risk(
     loss : str or callable, default="margin"
         Loss of the attacks.
     bounds : (low, high) or None, default=None
-        Range of valid entries. Clipping to it turns normal changes: those that turn by more than `tolerance` do not
-        count.
+        Range of valid entries, such as (0, 1) of images, which all attacks keep to.
     off_manifold : {"project", "inflate", "raw"}, default="project"
         Samples off the manifold are evaluated at their foot points; or where they are, with budgets eps + delta and
         2 (eps + delta) about the foot points, delta their distance; or where they are with the plain budgets, which
@@ -105,8 +104,8 @@ def decompose_risk(
         Start in-manifold attacks also along the tangent in which the network is most sensitive.
     n_refine : int, default=20
         Gauss-Newton steps of the foot points; 0 takes `manifold.project` as it is.
-    tolerance : float, default=0.05
-        Largest tangent share (of the squared length) of a change that counts as normal.
+    tolerance : float, default=0.001
+        Largest tangent share (of the squared length) of a change that counts as normal: 0.001 are 1.8 degrees.
     exclude_misclassified : bool, default=False
         Count normal and in-manifold risk only of samples that are right. By definition both contain the wrong ones.
     allow_large_eps : bool, default=False

@@ -32,6 +32,36 @@ def test_real_data_are_uniform_and_rarely_rejected(seed):
         assert (report.p_value <= level).mean() <= level + 0.04
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+@pytest.mark.parametrize("length", [0.05, 0.3, 1.0, 1.7])
+def test_changes_are_compared_with_real_ones_of_their_length(noise, length):
+    """Real samples at any distance come out uniform, or less often small: chords of a circle are the less tangent."""
+    levels, rejected = (0.05, 0.1, 0.25, 0.5), []
+    for seed in range(3):
+        test = OnManifoldTest(Circle()).fit(ring(600, seed, noise))
+        fresh = ring(600, 100 + seed, noise)
+        apart = np.linalg.norm(fresh[:, None] - fresh, axis=2)
+        other = fresh[abs(apart - length).argmin(axis=1)]
+        tangent_p = test.test(other, fresh).tangent_p
+        rejected.append([(tangent_p <= level).mean() for level in levels])
+        assert (test.test(1.15 * other, fresh).p_value < 0.05).all()
+    assert (np.mean(rejected, axis=0) <= np.array(levels) + 0.04).all()
+    assert noise == 0 or abs(np.mean(rejected, axis=0) - levels).max() < 0.07
+
+
+@pytest.mark.parametrize("spacing", [1, 5])
+def test_long_walks_among_samples_without_noise_are_on_the_manifold(spacing):
+    """Also where the real samples are a lattice, whose distances the walk lies between."""
+    t = np.radians(np.arange(0, 360, spacing))
+    test = OnManifoldTest(Circle()).fit(np.column_stack([np.cos(t), np.sin(t)]))
+    start = np.array([[1.0, 0.0]])
+    for degrees in np.radians([0.3, 2.4, 7.7, 33.0, 90.5, 179.0]):
+        end = np.array([[np.cos(degrees), np.sin(degrees)]])
+        assert test.test(end, start).p_value > 0.05
+    for factor in (0.98, 1.02):
+        assert test.test(factor * end, start).p_value < 0.05
+
+
 def test_normal_changes_are_rejected_and_tangent_ones_are_not():
     test = OnManifoldTest(Circle()).fit(ring(500, 0))
     x = Circle().project(ring(200, 1))
