@@ -17,6 +17,7 @@ import json
 import os
 import platform
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ from manifoldkit.defenses import (
     purify,
     train_vae_classifier,
 )
+from manifoldkit.exceptions import UnsteadyModelWarning
 from manifoldkit.isometry.networks import MLP
 from manifoldkit.priors import NoiseMLP, NoiseSchedule, train_eps
 
@@ -328,6 +330,7 @@ def main() -> None:
         "--finished", action="store_true", help="compute nothing: the table of the files that are there"
     )
     args = parser.parse_args()
+    warnings.simplefilter("ignore", UnsteadyModelWarning)  # purifiers draw codes; adversaries are judged by new draws
     args.parts.mkdir(parents=True, exist_ok=True)
     tables = []
     for title, part in PARTS.items():

@@ -16,6 +16,7 @@ Look at the last two bars first: a defence is worth what it holds against those 
 from __future__ import annotations
 
 import argparse
+import warnings
 from pathlib import Path
 
 import matplotlib
@@ -31,6 +32,7 @@ from tqdm.auto import tqdm
 from manifoldkit.attacks import PatchPGD, rectangle_mask
 from manifoldkit.datasets import load_mnist
 from manifoldkit.defenses import ELBOScore, PurifiedClassifier, VAEClassifier, purify, train_vae_classifier
+from manifoldkit.exceptions import UnsteadyModelWarning
 from manifoldkit.isometry.networks import MLP
 from manifoldkit.plotting import plot_images
 
@@ -93,7 +95,9 @@ def main() -> None:
     score = ELBOScore(vae, 1, torch.Generator().manual_seed(2))
     known = PurifiedClassifier(vae, score, n_draws=3, step=8 / 255, n_steps=32)
     options = {"step_control": "apgd", "loss": "margin", "early_stop": False}
-    adaptive = PatchPGD(known, mask, 40 / 255, 30, **options)(x, y, start=oblivious)
+    with warnings.catch_warnings():  # the purifier draws codes, as it should
+        warnings.simplefilter("ignore", UnsteadyModelWarning)
+        adaptive = PatchPGD(known, mask, 40 / 255, 30, **options)(x, y, start=oblivious)
     bar.update()
     stages = {"before": x, "attacked": oblivious, "purified": defend(oblivious)}
     others = {"clean, purified": defend(x), "adaptive, purified": defend(adaptive)}

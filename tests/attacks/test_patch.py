@@ -7,6 +7,7 @@ import torch
 
 from manifoldkit.attacks import PGD, PatchPGD, PatchSearch, rectangle_mask
 from manifoldkit.attacks.losses import cross_entropy
+from manifoldkit.exceptions import UnsteadyModelWarning
 
 MASK = rectangle_mask((1, 6, 6), 1, 2, 3, 2)
 
@@ -77,7 +78,8 @@ def test_shortened_steps_keep_the_best_patch_of_a_network_that_draws(convnet, im
             return self.net(x + 0.1 * torch.randn(x.shape, generator=self.generator))
 
     attack = PatchPGD(Noisy(), MASK, 0.5, 20, step_control="apgd", loss="margin", early_stop=False, record_path=True)
-    result = attack.run(images, y)
+    with pytest.warns(UnsteadyModelWarning, match="draws random numbers"):
+        result = attack.run(images, y)
     assert (result.adversarial - images)[:, MASK == 0].abs().max() == 0
     with torch.no_grad():
         losses = torch.stack([cross_entropy(convnet(x), y) for x in result.path])
