@@ -172,10 +172,9 @@ class GridVAE(CodedManifold):
         attributes : array or tensor (n, n_dims), optional
             Levels of the prior that samples have on the axes, NaN where unknown.
         """
-        if y is not None and np.ndim(y) == 2 and np.shape(y)[1] > 1:
-            raise ValueError(
-                f"y is ignored, got a table of shape {np.shape(y)}: pass attributes by name, fit(X, attributes=...)"
-            )
+        table = tuple(y.shape) if hasattr(y, "shape") else np.asarray(y).shape
+        if len(table) == 2 and table[1] > 1:
+            raise ValueError(f"y is ignored, got a table of shape {table}: pass attributes by name, attributes=...")
         rows, x = self._samples(X)
         self._check()
         x = x.to(_DTYPES[self.dtype])
