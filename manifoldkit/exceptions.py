@@ -14,6 +14,7 @@ Examples
 from __future__ import annotations
 
 __all__ = [
+    "BoundsWarning",
     "CalibrationWarning",
     "DegenerateTangentWarning",
     "DisconnectedGraphWarning",
@@ -63,6 +64,10 @@ class ReachWarning(ManifoldWarning):
 
 class ScaleWarning(ManifoldWarning):
     """The kernel scale lies outside the range in which the diffusion approximates a Laplacian."""
+
+
+class BoundsWarning(ManifoldWarning):
+    """Points of a manifold leave the bounds of valid samples."""
 
 
 class CalibrationWarning(ManifoldWarning):

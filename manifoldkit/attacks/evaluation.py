@@ -219,6 +219,11 @@ def _plan(attacks: Mapping[str, Attack], eps: Any) -> list[tuple[str, float | No
         if isinstance(eps, Mapping) and numbers and not limited:
             raise ValueError(f"the attack {name!r} has no budget that eps could vary: leave it out of the dict")
         plan += [(name, e) for e in numbers] if numbers and limited else [(name, None)]
+        for e in numbers if limited else ():
+            try:
+                attack.replaced(eps=e)
+            except ValueError as error:
+                raise ValueError(f"the attack {name!r} refuses a budget: {error}") from error
     return plan
 
 

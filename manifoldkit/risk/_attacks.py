@@ -51,14 +51,16 @@ class RiskAttacks:
         `members` (B,) are the labels by which a `LabelledManifold` is chosen; None for a plain manifold.
         """
         foot, _ = foot_points(self.manifold, x, members, n_iter=self.n_refine)
-        feet = foot if self.bounds is None else foot.clamp(*self.bounds)
-        delta = norms(x - feet)
+        feet, inside = self._clipped(foot)
+        delta = norms(x - feet, self.norm)
         at = feet if self.off_manifold == "project" else x
         centre = x if self.off_manifold == "raw" else feet
         radius = torch.full_like(delta, self.eps) + (delta if self.off_manifold == "inflate" else 0.0)
         found = {
             "delta": delta,
+            "off": norms(x - foot),
             "foot": foot,
+            "inside": inside,
             "radius": radius,
             "centre": centre,
             "centre_class": self._classes(centre),
@@ -71,7 +73,7 @@ class RiskAttacks:
         # The ball of the theorem is open.
         ambient: Any = PGD(self.model, self.eps * (1 - 1e-6), **common).run(at, y, start=at)
         self._put(found, "adv", ambient.success, ambient.adversarial)
-        attack = SubspacePGD(self.model, self.manifold, radius, "normal", **common)
+        attack = SubspacePGD(self.model, self.manifold, self._within_range(radius), "normal", **common)
         normal: Any = attack.run(centre, y, manifold_labels=members, start=centre)
         self._put(found, "normal", normal.success & (normal.tangent_share <= self.tolerance), normal.adversarial)
         self._in_manifold(found, y, members, common)
@@ -93,13 +95,14 @@ class RiskAttacks:
             if not len(rows):
                 return
             options = common if number == 0 else common | {"restarts": 1}
-            attack = SubspacePGD(self.model, self.manifold, budget[rows], "tangent", **options)
+            attack = SubspacePGD(self.model, self.manifold, self._within_range(budget[rows]), "tangent", **options)
             which = None if members is None else members[rows]
             result: Any = attack.run(centre[rows], y[rows], manifold_labels=which, start=start[rows])
             hit, points = self._landed(result.adversarial, y[rows], which, centre[rows], budget[rows])
             shallow = (result.success & ~hit).nonzero()[:, 0]
             if len(shallow):  # broken, but not where it lands: walk on from there
-                deeper = attack.replaced(eps=budget[rows][shallow], early_stop=False, random_start=False, restarts=1)
+                limit = self._within_range(budget[rows][shallow])
+                deeper = attack.replaced(eps=limit, early_stop=False, random_start=False, restarts=1)
                 into, which = rows[shallow], None if which is None else which[shallow]
                 begin = result.adversarial[shallow]
                 end = deeper.run(centre[into], y[into], manifold_labels=which, start=begin).adversarial
@@ -122,13 +125,23 @@ class RiskAttacks:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", MedialAxisWarning)
             points = checked(choose(self.manifold, members).project(x), x, "project", tuple(x.shape))
+        points, inside = self._clipped(points)
         # The walk's ball lies about the foot of the centre, which is another point if the centre is off ("raw").
-        hit = (norms(points - centre, self.norm) <= budget * (1 + 1e-6)) & (self._classes(points) != y)
-        if self.bounds is not None:
-            low, high = self.bounds
-            slack = 1e-6 * (high - low)
-            hit &= ((points >= low - slack) & (points <= high + slack)).flatten(1).all(dim=1)
-        return hit, points
+        near = norms(points - centre, self.norm) <= budget * (1 + 1e-6)
+        return near & inside & (self._classes(points) != y), points
+
+    def _clipped(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Points of the manifold within the bounds, and where clipping has not taken them off it, (B,) bool."""
+        if self.bounds is None:
+            return points, torch.ones(len(points), dtype=torch.bool, device=points.device)
+        clipped = points.clamp(*self.bounds)
+        return clipped, norms(clipped - points, self.norm) <= self.tolerance**0.5 * self.eps
+
+    def _within_range(self, radius: torch.Tensor) -> torch.Tensor:
+        """Radii of balls that reach no farther than the bounds, whose whole range is allowed anyway."""
+        if self.bounds is None or self.norm != torch.inf:
+            return radius
+        return radius.clamp_max(self.bounds[1] - self.bounds[0])
 
     def _follow(
         self, found: dict[str, torch.Tensor], at: torch.Tensor, y: torch.Tensor, members: torch.Tensor | None
@@ -149,9 +162,10 @@ class RiskAttacks:
             foot_points(self.manifold, adversary, members, n_iter=self.n_refine, start=begin) for begin in begins
         ]
         found["share"][rows] = torch.stack([share for _, share in candidates]).amin(dim=0)
-        for feet, _ in candidates:
+        for foot, _ in candidates:
+            feet, inside = self._clipped(foot)
             within = norms(feet - centre, self.norm) <= 2 * radius
-            self._add(found, "in_manifold", rows, within & (self._classes(feet) != y[rows]), feet)
+            self._add(found, "in_manifold", rows, within & inside & (self._classes(feet) != y[rows]), feet)
         basis = bases(choose(self.manifold, members).tangent_basis(centre), centre)
         straight = tangent_share(adversary - centre, basis)
         self._add(found, "normal", rows, straight <= self.tolerance, adversary)

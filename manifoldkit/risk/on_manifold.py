@@ -18,7 +18,7 @@ from ..attacks.constraints import norms
 from ..attacks.tangent import bases, choose, tangent_share
 from ..exceptions import CalibrationWarning
 from ..geometry.protocol import LabelledManifold, Manifold
-from .calibration import DistanceCalibration
+from .calibration import ROUNDING, DistanceCalibration
 from .real_changes import RealChanges
 
 __all__ = ["OnManifoldReport", "OnManifoldTest"]
@@ -71,7 +71,7 @@ class OnManifoldTest(BaseEstimator):
     Attributes
     ----------
     changes_ : dict of RealChanges
-        Lengths and sorted tangent shares of real changes for each label; one entry, None, for a plain manifold.
+        What gives the real changes of any length, for each label; one entry, None, for a plain manifold.
 
     Notes
     -----
@@ -142,13 +142,16 @@ class OnManifoldTest(BaseEstimator):
             raise ValueError(f"labels {sorted(unknown)} were not among the held-out samples")
         change = self._change(adversarial, images)
         shares, lengths = self._shares(images, change, labels), as_array(norms(change))
+        rounding = 8 * ROUNDING * as_array(norms(as_tensor(images, "images")))
+        with np.errstate(divide="ignore"):  # the normal part that single precision may have put in
+            slack = 1e-12 + np.minimum(1e-3, (rounding / lengths) ** 2)
         distance_p, tangent_p = np.ones(len(distances)), np.ones(len(distances))
         for group, real in self.changes_.items():
             rows = groups == group
             reference = self._distances.distances_[group]
             below = np.searchsorted(reference, distances[rows], side="left")
             distance_p[rows] = (1 + len(reference) - below) / (1 + len(reference))
-            tangent_p[rows] = real.p_value(shares[rows], lengths[rows])
+            tangent_p[rows] = real.p_value(shares[rows], lengths[rows], slack[rows])
         tangent_p[np.isnan(shares)] = 1.0
         return OnManifoldReport(distance_p, shares, tangent_p, np.minimum(1.0, 2 * np.minimum(distance_p, tangent_p)))
 

@@ -316,6 +316,7 @@ def test_batches_in_two_bytes(tmp_path):
         ({"eps": {"PGD": 0.1}}, TypeError, r"got 0.1: take \[0.1\]"),
         ({"eps": {"pgd": [0.1]}}, ValueError, r"budgets for \['pgd'\], which are not among the attacks \['FGSM', "),
         ({"eps": {"walk": [0.1]}}, ValueError, "the attack 'walk' has no budget"),
+        ({"eps": [0.1, 1.5]}, ValueError, "the attack 'FGSM' refuses a budget: eps=1.5 is more than the whole range"),
         ({"eps": [0.0, 0.1]}, ValueError, "every eps must be positive"),
         ({"loader": []}, ValueError, "loader is empty"),
         ({"loader": [torch.rand(3, 1, 6, 6)]}, TypeError, r"pairs \(images, labels\), got Tensor"),

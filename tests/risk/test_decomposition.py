@@ -11,7 +11,7 @@ import torch
 from manifoldkit import DiffusionManifold, ManifoldAtlas
 from manifoldkit.attacks import SubspacePGD
 from manifoldkit.datasets import make_circle, make_circle_task, make_plane_task
-from manifoldkit.exceptions import ReachWarning
+from manifoldkit.exceptions import BoundsWarning, ReachWarning
 from manifoldkit.geometry import Circle, Plane, Sphere
 from manifoldkit.risk import decompose_risk, foot_points, pessimistic_classifier, tubular_grid_risk
 from manifoldkit.risk.result import CAUSES
@@ -487,6 +487,41 @@ def test_normal_risk_in_a_box_is_of_normal_changes():
     assert ((change @ basis).norm(dim=1) <= 2e-3 * change.norm(dim=1)).all()
     assert (found == 0).any() or (found == 1).any()  # the box was in the way
     assert (net(found).argmax(1) != y[risk.normal]).all()
+
+
+@pytest.mark.parametrize("off_manifold", ["project", "inflate"])
+def test_budgets_inside_may_exceed_the_range(off_manifold):
+    """2 (eps + delta) of an eps that is allowed; delta is measured in the norm of the budget."""
+    x, plane = np.random.default_rng(0).random((10, 4)), Plane(np.eye(4)[:, :2], np.full(4, 0.5))
+    generator = torch.Generator().manual_seed(0)
+    net = torch.nn.Linear(4, 3).double()
+    net.weight.data = torch.randn(3, 4, generator=generator, dtype=torch.float64)
+    risk = decompose_risk(net, x, [0] * 10, plane, 0.6, norm="inf", bounds=(0, 1), off_manifold=off_manifold, steps=5)
+    assert not risk.violations.any()
+
+
+def test_witnesses_on_the_normals_of_others_are_within_the_own_budget():
+    """With budgets of eps + delta the adversary of a sample far off is none for one on the line."""
+    score, x = Discs((0.3, 0.9, 0.1)), np.array([[0.0, 0.0], [0.3, 0.75]])
+    risk = decompose_risk(score, x, [1, 1], LINE, 0.2, off_manifold="inflate")
+    assert risk.normal.tolist() == [False, True]
+    assert not risk.nnr.any()
+
+
+def test_points_of_the_manifold_beyond_the_bounds_are_no_witnesses():
+    """The line x = 1.05 lies beyond the box; what is clipped to it is off the line by a quarter of eps."""
+    line = Plane([[0.0], [1.0]], [1.05, 0.0])
+
+    class Low(torch.nn.Module):
+        def forward(self, x):
+            return 0.6 - x[:, 1]
+
+    with pytest.warns(BoundsWarning, match=r"1 of 1 samples leave the bounds, by up to 0\.25 eps"):
+        risk = decompose_risk(Low(), np.array([[1.0, 0.5]]), [1], line, 0.2, bounds=(0, 1))
+    assert risk.off_manifold[0] == pytest.approx(0.25)
+    assert risk.adv.all()
+    assert not risk.in_manifold.any()
+    assert decompose_risk(Low(), np.array([[1.0, 0.5]]), [1], line, 0.2).in_manifold.all()
 
 
 def test_a_network_that_gives_nan_beside_the_data_is_refused():

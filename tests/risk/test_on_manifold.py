@@ -9,7 +9,7 @@ import torch
 from manifoldkit import DiffusionManifold, ManifoldAtlas
 from manifoldkit.attacks import PGD
 from manifoldkit.datasets import make_circle
-from manifoldkit.geometry import Circle
+from manifoldkit.geometry import Circle, Plane
 from manifoldkit.risk import OnManifoldTest
 
 
@@ -47,6 +47,46 @@ def test_changes_are_compared_with_real_ones_of_their_length(noise, length):
         assert (test.test(1.15 * other, fresh).p_value < 0.05).all()
     assert (np.mean(rejected, axis=0) <= np.array(levels) + 0.04).all()
     assert noise == 0 or abs(np.mean(rejected, axis=0) - levels).max() < 0.07
+
+
+def test_real_neighbours_among_few_and_noisy_samples_are_uniform():
+    """40 samples of a circle in ten dimensions, whose noise is as long as the way to the neighbours."""
+
+    def sample(n, rng):
+        angle = 2 * np.pi * rng.random(n)
+        x = np.zeros((n, 10))
+        x[:, 0], x[:, 1] = np.cos(angle), np.sin(angle)
+        return x + 0.05 * rng.standard_normal((n, 10))
+
+    class Ring:
+        def project(self, x):
+            return torch.cat([Circle().project(x[:, :2]), 0 * x[:, 2:]], dim=1)
+
+        def tangent_basis(self, x):
+            basis = Circle().tangent_basis(x[:, :2])
+            return torch.cat([basis, basis.new_zeros(len(x), 8, 1)], dim=1)
+
+    low = []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        test, fresh = OnManifoldTest(Ring()).fit(sample(40, rng)), sample(40, rng)
+        apart = np.linalg.norm(fresh[:, None] - fresh, axis=2) + 9 * np.eye(40)
+        report = test.test(fresh[apart.argmin(axis=1)], fresh)
+        low.append([(report.tangent_p <= level).mean() for level in (0.05, 0.25, 0.5)])
+    assert (np.abs(np.mean(low, axis=0) - [0.05, 0.25, 0.5]) < [0.03, 0.05, 0.06]).all()
+
+
+@pytest.mark.parametrize("dimension", [10, 50])
+def test_single_precision_is_no_normal_part(dimension):
+    rng = np.random.default_rng(0)
+    plane = Plane(np.eye(dimension)[:, :5])
+    x = plane.project(rng.standard_normal((200, dimension)))
+    held, begin, end = x[:100], x[100:150], x[150:]
+    for kind in (np.float64, np.float32):
+        turn = np.linalg.qr(rng.standard_normal((dimension, dimension)))[0]
+        test = OnManifoldTest(Plane(turn[:, :5])).fit(held @ turn.T)
+        report = test.test((end @ turn.T).astype(kind), (begin @ turn.T).astype(kind))
+        assert (report.p_value > 0.05).all()
 
 
 @pytest.mark.parametrize("spacing", [1, 5])
