@@ -44,6 +44,8 @@ from manifoldkit.priors import (
 )
 
 STRIDES = (2, 5, 10, 20)
+#: Of samples of images (T = 200), number of these, and paths for each image that is scored.
+IMAGE_STRIDES, N_IMAGES, IMAGE_ROUNDS = (5, 10, 20, 40), 24, 4
 
 
 def plane_sets(n: int, seed: int) -> dict[str, Tensor]:
@@ -159,13 +161,28 @@ def images(seed: int, steps: int, rounds: int) -> dict[str, float]:
     train_eps(net, 2 * train - 1, schedule, steps=steps // 10, batch_size=32, generator=g)
     net.requires_grad_(False)
     for stride in (5, 20):
-        scores = {
-            name: diffusion_log_prob(net, 2 * x - 1, schedule, stride=stride, n_rounds=2, batch_size=100, generator=g)
+        draws = {
+            name: diffusion_log_prob(
+                net, 2 * x - 1, schedule, stride=stride, n_rounds=IMAGE_ROUNDS, reduce="none", batch_size=100,
+                generator=g,
+            )
             for name, x in sets.items()
+        }  # fmt: skip
+        estimates = {
+            "mean": {name: paths.mean(0) for name, paths in draws.items()},
+            "logmeanexp": {name: paths.logsumexp(0) - math.log(IMAGE_ROUNDS) for name, paths in draws.items()},
         }
-        for name, values in scores.items():
-            found[f"diffusion, stride {stride}: bits a pixel, {name}"] = -float(values.mean()) / 784 / math.log(2)
-        note_ranking(found, f"diffusion, stride {stride}", scores)
+        for estimate, scores in estimates.items():
+            for name, values in scores.items():
+                bits = -float(values.mean()) / 784 / math.log(2)
+                found[f"diffusion, stride {stride}, {estimate}: bits a pixel, {name}"] = bits
+            note_ranking(found, f"diffusion, stride {stride}, {estimate}", scores)
+        for name in sets:
+            assert (estimates["logmeanexp"][name] >= estimates["mean"][name]).all()
+            spread = float(draws[name].std(0).mean()) / 784 / math.log(2)
+            found[f"diffusion, stride {stride}: SD over paths in bits a pixel, {name}"] = spread
+    print(f"{time.process_time() - clock:.0f} CPU s", flush=True)
+    found |= image_samples(net, schedule, 2 * train - 1, g)
     print(f"{time.process_time() - clock:.0f} CPU s", flush=True)
     pyramid = mnist_pyramid(seed)
     pyramid.train_autoencoders(train, steps=steps // 10, generator=g)
@@ -178,6 +195,37 @@ def images(seed: int, steps: int, rounds: int) -> dict[str, float]:
         note_ranking(found, "flow pyramid, all levels and volumes", {n: pyramid.log_prob(x) for n, x in sets.items()})
     found["CPU s"] = time.process_time() - clock
     print(f"{found['CPU s']:.0f} CPU s", flush=True)
+    return found
+
+
+def image_samples(net: nn.Module, schedule: NoiseSchedule, train: Tensor, g: torch.Generator) -> dict[str, float]:
+    """Images in [-1, 1] by every sampler with longer and longer steps, from the same starts.
+
+    Distances are root mean squares over pixels in [0, 1]: to the image that the same sampler makes with h = 1, and to
+    the nearest training image.
+    """
+    start = torch.randn(N_IMAGES, 1, 28, 28, generator=g)
+    found = {}
+
+    def note(name: str, x: Tensor, fine: Tensor | None) -> None:
+        nearest = torch.cat([torch.cdist(part.flatten(1), train.flatten(1)).amin(1) for part in x.split(16)])
+        found[f"{name}: distance to the data"] = float(nearest.mean()) / 2 / 28
+        if fine is not None:
+            found[f"{name}: distance to its h = 1"] = float((x - fine).flatten(1).norm(dim=1).mean()) / 2 / 28
+
+    samplers = {"DDIM": ddim_sample, "RK4": rk4_sample}
+    fine = {name: sampler(net, start, schedule) for name, sampler in samplers.items()}
+    for name, x in fine.items():
+        note(f"{name} h = 1", x, None)
+    note("DDPM h = 1", ddpm_sample(net, start, schedule, generator=g), None)
+    for h in IMAGE_STRIDES:
+        for name, sampler in samplers.items():
+            note(f"{name} h = {h}", sampler(net, start, schedule, stride=h), fine[name])
+        note(f"DDPM h = {h}", ddpm_sample(net, start, schedule, stride=h, generator=g), None)
+        x = rk4_sample(net, start, schedule, stride=h, transfer="ddpm", generator=g)
+        note(f"RK4-DDPM h = {h}", x, None)
+    for name, value in found.items():
+        print(f"{name}: {value:.4f}", flush=True)
     return found
 
 
@@ -254,8 +302,9 @@ def main() -> None:
         '"beta" and stride 1 where nothing else is said; densities of the plane, log10. A distance to h = 1 is that '
         "between the ends from the same start, mean over 1,000; RK4 calls the network four times a step (and once more "
         "for each half-integer time), so RK4 at h = 20 costs about as much as DDIM at h = 5. MNIST: pixels in [-1, 1] "
-        f"for the diffusion (T = 200, NoiseUNet, {args.steps // 10} updates of 32 images), in [0, 1] for the pyramid "
-        "of zuko's RealNVP (28, 14, 7 pixels; level 0 is the finest); 100 test images, and the same made unusual.",
+        f"for the diffusion (T = 200, NoiseUNet, {args.steps // 10} updates of 32 images, {IMAGE_ROUNDS} paths an "
+        "image), in [0, 1] for the pyramid of zuko's RealNVP (28, 14, 7 pixels; level 0 is the finest); 100 test "
+        f"images, and the same made unusual. Distances of {N_IMAGES} samples are root mean squares over pixels.",
         *tables,
     ]  # fmt: skip
     text = "\n".join(lines) + "\n"

@@ -155,7 +155,8 @@ for result, report in reports.values():
     for k in picked.tolist():
         change = report.summary(k).split("; ")[1]
         titles.append(f"reads {int(result.prediction_after[k])}\n{change}")
-grid = plot_images(torch.cat(pictures), rows=3, cols=len(picked), titles=titles, size=1.5,
-                   row_labels=["projected image", "inside the cell", "across cells"])  # fmt: skip
-grid[0, 0].figure.savefig(options.out / "gridvae_attack.png", dpi=110)
+figure, axes = plt.subplots(3, len(picked), figsize=(12, 4.2), layout="constrained", squeeze=False)
+plot_images(torch.cat(pictures), rows=3, cols=len(picked), titles=titles, axes=axes,
+            row_labels=["projected image", "inside the cell", "across cells"])  # fmt: skip
+figure.savefig(options.out / "gridvae_attack.png", dpi=110)
 print(f"CPU {time.process_time() - start:.0f} s; pictures: {options.out}/gridvae_*.png")

@@ -16,6 +16,7 @@ __all__ = [
     "Network",
     "ProbabilitiesWarning",
     "as_found",
+    "as_is",
     "check_classes",
     "check_logits",
     "differentiate",
@@ -26,6 +27,11 @@ __all__ = [
 FEW = 4
 
 View: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
+
+
+def as_is(x: torch.Tensor) -> torch.Tensor:
+    """The view of a network that is shown the points themselves."""
+    return x
 
 
 class ProbabilitiesWarning(ManifoldWarning):

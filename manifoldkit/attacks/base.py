@@ -25,7 +25,7 @@ from manifoldkit.attacks._input import (
     read_radius,
     read_steps,
 )
-from manifoldkit.attacks._model import Network, as_found
+from manifoldkit.attacks._model import Network, as_found, as_is
 from manifoldkit.attacks.constraints import Constraint, norms
 from manifoldkit.attacks.loop import STATUSES, SUCCESS, Walk, walk
 from manifoldkit.attacks.losses import Loss, dlr, dlr_of_targets, resolve
@@ -284,9 +284,9 @@ class Attack(ABC):
         options: dict[str, Any] = {"early_stop": self.early_stop, "record": self.record_path}
         if begin is None and not self.random_start:
             state = walk(network, constraint, self._rule(alpha, start), start, labels, self.steps, **options)
-            return state, state.first if start is x else network.evaluate(x, labels, _as_is)[1]
+            return state, state.first if start is x else network.evaluate(x, labels, as_is)[1]
         state = walk(network, constraint, FixedSteps(alpha, start), start, labels, 0, **options)
-        before = state.first if start is x else network.evaluate(x, labels, _as_is)[1]
+        before = state.first if start is x else network.evaluate(x, labels, as_is)[1]
         state.objective.fill_(-torch.inf)
         for attempt in range(self.restarts):
             again = self.early_stop or attempt > 0
@@ -339,7 +339,3 @@ class Attack(ABC):
             path=back(torch.stack(state.path)) if state.path else None,
             path_predictions=back(torch.stack(state.path_predictions)) if state.path else None,
         )
-
-
-def _as_is(x: torch.Tensor) -> torch.Tensor:
-    return x

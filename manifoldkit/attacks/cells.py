@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from manifoldkit._arrays import flatten
+from manifoldkit.attacks._model import Network, as_is
 from manifoldkit.attacks.constraints import Constraint
+from manifoldkit.attacks.loop import STALLED, SUCCESS, Walk
 from manifoldkit.attacks.pullback import LatentPGD
 from manifoldkit.attacks.result import AttackResult
 from manifoldkit.geometry.decoder import DecoderManifold
@@ -18,6 +20,7 @@ from manifoldkit.geometry.decoder import DecoderManifold
 __all__ = ["CellPGD", "SymbolChanges", "symbol_changes"]
 
 _MARGIN = 1e-3  # of sigma, from the edges of cells, so that an adversary that is read again has its symbols
+_RETURNS = 8  # ways back into its cell that an adversary is given which the bounds have pushed out
 
 
 class CellPGD(LatentPGD):
@@ -30,6 +33,10 @@ class CellPGD(LatentPGD):
     `confined` it stays in the cell of z, a thousandth of sigma away from the edges, so that the adversary is, in the
     language of the GridVAE, the same thing; what it exploits is variation within the symbols. Otherwise it may cross
     to other cells, and :func:`symbol_changes` tells which.
+
+    What is decoded is clipped to the bounds, which may move it to where other symbols are read. So a confined adversary
+    is read again, and where its symbols have changed, its code is moved back by as much as it came out of the cell, a
+    few times; what then still has other symbols is no adversary: the image given takes its place.
 
     Parameters
     ----------
@@ -62,12 +69,15 @@ class CellPGD(LatentPGD):
     np.False_
     """
 
+    vae: Any
+    confined: bool
+
     def __init__(
         self, model: torch.nn.Module, vae: Any, eps: Any = 1.0, *, confined: bool = True, **options: Any
     ) -> None:
-        _check(vae)
+        _checked(vae)
         super().__init__(model, vae.decoder_, vae.encoder_, eps, **options)
-        self.vae, self.confined = vae, bool(confined)
+        self._store(vae=vae, confined=confined)
 
     def _bind(
         self,
@@ -89,6 +99,65 @@ class CellPGD(LatentPGD):
     def _encode(self, images: torch.Tensor) -> torch.Tensor:
         return _refined(self.vae, images)
 
+    def _read(self, name: str, value: Any) -> Any:
+        match name:
+            case "vae":
+                return _checked(value)
+            case "confined":
+                return bool(value)
+            case "box" if value is not None:
+                raise ValueError("CellPGD has no box, its codes stay within eps and in their cells: leave it out")
+        return super()._read(name, value)
+
+    def _store(self, **values: Any) -> None:
+        super()._store(**values)
+        if "vae" in values:
+            super()._store(decoder=self.vae.decoder_, encoder=self.vae.encoder_)
+
+    def _attack(
+        self,
+        network: Network,
+        x: torch.Tensor,
+        labels: torch.Tensor,
+        eps: torch.Tensor | None,
+        members: torch.Tensor | None,
+        begin: torch.Tensor | None,
+    ) -> tuple[Walk, torch.Tensor]:
+        state, before = super()._attack(network, x, labels, eps, members, begin)
+        if self.confined:
+            self._return(network, x, labels, eps, state)
+        return state, before
+
+    def _return(
+        self, network: Network, x: torch.Tensor, labels: torch.Tensor, eps: torch.Tensor | None, state: Walk
+    ) -> None:
+        """Bring adversaries back that are read with other symbols than their images; see the class."""
+        start = _refined(self.vae, x)
+        symbols = self.vae.prior.nearest(start)
+        read = _nearer(self.vae, state.x, start)
+        rows = (self.vae.prior.nearest(read) != symbols).any(dim=1).nonzero()[:, 0]
+        if not len(rows):
+            return
+        generator = torch.Generator()  # of random starts, of which there are none here
+        limits: Any = self._bind(x[rows], None if eps is None else eps[rows.cpu()], None, generator)
+        code, shown = limits.project(read[rows]), x[rows]
+        out = torch.ones_like(rows, dtype=torch.bool)
+        for attempt in range(_RETURNS):  # longer and longer, as the bounds push out the nearer codes as well
+            trial = limits.view(code)
+            read = _nearer(self.vae, trial, start[rows])
+            home = out & (self.vae.prior.nearest(read) == symbols[rows]).all(dim=1)
+            shown[home], out = trial[home], out & ~home
+            if not out.any():
+                break
+            code = limits.project(code - 1.5**attempt * (read - limits.ball.inside(read)))
+        _, predictions, objective = network.evaluate(shown, labels[rows], as_is)
+        broken = network.broken(predictions, labels[rows])
+        state.x[rows], state.predictions[rows], state.objective[rows] = shown, predictions, objective
+        state.code[rows] = torch.where(broken, SUCCESS, STALLED).to(state.code)
+        if state.path:
+            state.path.append(state.x.clone())
+            state.path_predictions.append(state.predictions.clone())
+
 
 class _InCell(Constraint):
     """A ball of codes, cut off at the edges of cells; row i of the edges belongs to sample i.
@@ -103,19 +172,20 @@ class _InCell(Constraint):
         return self.ball.start()
 
     def random_start(self, generator: torch.Generator) -> torch.Tensor:
-        return self._inside(self.ball.random_start(generator))
+        return self.inside(self.ball.random_start(generator))
 
     def direction(self, x: torch.Tensor, gradient: torch.Tensor | None) -> torch.Tensor:
         return self.ball.direction(x, gradient)
 
     def project(self, x: torch.Tensor) -> torch.Tensor:
-        return self._inside(self.ball.project(x))
+        return self.inside(self.ball.project(x))
 
     def select(self, keep: torch.Tensor) -> None:
         self.ball.select(keep)
         self.lower, self.upper = self.lower[keep], self.upper[keep]
 
-    def _inside(self, x: torch.Tensor) -> torch.Tensor:
+    def inside(self, x: torch.Tensor) -> torch.Tensor:
+        """Points moved into their cells, whatever the ball is."""
         return torch.minimum(torch.maximum(x, self.lower), self.upper)
 
 
@@ -188,8 +258,7 @@ def symbol_changes(result: AttackResult, vae: Any, images: Any, *, names: Any = 
     TypeError, ValueError
         If `vae` is no fitted GridVAE, or shapes do not fit.
     """
-    _check(vae)
-    n = vae.prior.n_dims
+    n = _checked(vae).prior.n_dims
     labels = tuple(f"axis {d}" for d in range(n)) if names is None else tuple(names)
     if len(labels) != n:
         raise ValueError(f"names must have {n} members, one for each axis, got {len(labels)}")
@@ -234,7 +303,8 @@ class _Constant(torch.nn.Module):
         return self.codes.to(x)
 
 
-def _check(vae: Any) -> None:
+def _checked(vae: Any) -> Any:
     missing = [name for name in ("encoder_", "decoder_", "prior", "manifold") if not hasattr(vae, name)]
     if missing or not hasattr(vae.prior, "cell_bounds"):
         raise TypeError(f"vae must be a fitted GridVAE, got {type(vae).__name__}: call fit first")
+    return vae

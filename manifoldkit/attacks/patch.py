@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from manifoldkit.attacks._input import read_radius, read_steps
+from manifoldkit.attacks._input import read_number, read_steps
 from manifoldkit.attacks.constraints import Constraint
 from manifoldkit.attacks.losses import Loss
 from manifoldkit.attacks.pgd import PGD
@@ -61,11 +60,16 @@ def rectangle_mask(shape: Sequence[int], top: int, left: int, height: int, width
     return mask
 
 
+def check_mask(mask: torch.Tensor) -> None:
+    """Refuse numbers other than 0 and 1."""
+    if not ((mask == 0) | (mask == 1)).all():
+        raise ValueError("mask must hold zeros and ones alone, 1 where pixels may change")
+
+
 def read_mask(mask: Any, images: torch.Tensor) -> torch.Tensor:
     """A mask of zeros and ones that broadcasts to the images, as bool in their shape (B, ...)."""
     tensor = torch.as_tensor(mask, device=images.device).detach()
-    if not ((tensor == 0) | (tensor == 1)).all():
-        raise ValueError("mask must hold zeros and ones alone, 1 where pixels may change")
+    check_mask(tensor)
     try:
         full = tensor.bool().expand(images.shape)
     except RuntimeError as error:
@@ -130,6 +134,9 @@ class PatchPGD(PGD):
         Most steps of each walk.
     nesterov : float, default=0.0
         Decay of the sum of gradients; 1 is the source's choice, 0 plain steps.
+    step_control : {"fixed", "apgd"}, default="fixed"
+        As of :class:`PGD`: "apgd" shortens its steps and answers with the best patch that it saw. With
+        ``early_stop=False`` it suits networks that draw random numbers.
     eps : float or array of shape (B,), optional
         Largest change of a pixel; by default only the bounds limit it.
     bounds : (low, high), default=(0, 1)
@@ -160,6 +167,9 @@ class PatchPGD(PGD):
              [0.5000, 0.5000]]])
     """
 
+    mask: Any
+    nesterov: float
+
     def __init__(
         self,
         model: torch.nn.Module,
@@ -168,6 +178,7 @@ class PatchPGD(PGD):
         steps: int = 256,
         *,
         nesterov: float = 0.0,
+        step_control: str = "fixed",
         eps: Any = None,
         bounds: tuple[float, float] = (0, 1),
         random_start: bool = False,
@@ -179,11 +190,9 @@ class PatchPGD(PGD):
         record_path: bool = False,
         early_stop: bool = True,
     ) -> None:
-        if bounds is None:
-            raise ValueError("a patch may take any value within the bounds: pass bounds=(low, high)")
         super().__init__(
             model,
-            float(bounds[1]) - float(bounds[0]) if eps is None else eps,
+            eps,
             alpha,
             steps,
             random_start=random_start,
@@ -194,20 +203,43 @@ class PatchPGD(PGD):
             generator=generator,
             manifold=manifold,
             record_path=record_path,
+            step_control=step_control,
             early_stop=early_stop,
         )
-        self.mask = mask
-        self.nesterov = float(nesterov)
-        if not (math.isfinite(self.nesterov) and self.nesterov >= 0):
-            raise ValueError(f"nesterov must be a number that is not negative, got {nesterov!r}")
-        read_radius(alpha, "alpha")
+        self._store(mask=mask, nesterov=nesterov)
+        self._check()
+
+    def _read(self, name: str, value: Any) -> Any:
+        match name:
+            case "eps" if value is None:
+                return None
+            case "alpha" if value is None:
+                raise TypeError("alpha must be a number or one number for each sample, got None")
+            case "bounds" if value is None:
+                raise ValueError("a patch may take any value within the bounds: pass bounds=(low, high)")
+            case "mask":
+                check_mask(torch.as_tensor(value))
+            case "nesterov":
+                return read_number(value, name, 0)
+        return super()._read(name, value)
+
+    def _check(self) -> None:
+        super()._check()
+        if vars(self).get("nesterov") and self.step_control == "apgd":
+            raise ValueError("step_control='apgd' has a momentum of its own: leave nesterov out")
 
     @property
     def limited_by_eps(self) -> bool:  # type: ignore[override]
         """Whether a radius was given; without one the bounds are all that limits the pixels of the patch."""
+        return self.eps is not None and bool((self.eps < self._width()).any())
+
+    def _width(self) -> float:
         assert self.bounds is not None
-        assert self.eps is not None
-        return bool((self.eps < float(self.bounds[1]) - float(self.bounds[0])).any())
+        return float(self.bounds[1]) - float(self.bounds[0])
+
+    def _step_sizes(self, n: int, eps: torch.Tensor | None) -> torch.Tensor:
+        assert self.alpha is not None
+        return self.alpha if self.alpha.ndim else self.alpha.expand(n)
 
     def _bind(
         self,
@@ -216,7 +248,8 @@ class PatchPGD(PGD):
         manifold_labels: torch.Tensor | None,
         generator: torch.Generator,
     ) -> Constraint:
-        inner = super()._bind(images, eps, manifold_labels, generator)
+        free = torch.full((len(images),), self._width(), dtype=torch.float64)
+        inner = super()._bind(images, free if eps is None else eps, manifold_labels, generator)
         return Masked(inner, images, read_mask(self.mask, images))
 
     def _rule(self, alpha: torch.Tensor, like: torch.Tensor) -> StepRule:

@@ -69,9 +69,6 @@ class PatchSearch(PatchPGD):
         generator: torch.Generator | None = None,
         early_stop: bool = True,
     ) -> None:
-        if generator is None:
-            generator = torch.Generator()
-            generator.seed()
         super().__init__(
             model,
             mask,
@@ -83,6 +80,12 @@ class PatchSearch(PatchPGD):
             generator=generator,
             early_stop=early_stop,
         )
+
+    def _read(self, name: str, value: Any) -> Any:
+        if name == "generator" and value is None:  # the steps draw from it as well as the start
+            value = torch.Generator()
+            value.seed()
+        return super()._read(name, value)
 
     def _bind(
         self,

@@ -31,8 +31,8 @@ def load_celeba(
     """Load aligned CelebA images and attributes from a folder in the format of its authors [1]_.
 
     The data set may not be redistributed: get it from its authors. The folder holds ``img_align_celeba/`` with the
-    images, ``list_attr_celeba.txt``, and, for `split`, ``list_eval_partition.txt``; tables ending in ``.csv``, as on
-    Kaggle, will do as well.
+    images (or another folder of this name, in which they are), ``list_attr_celeba.txt``, and, for `split`,
+    ``list_eval_partition.txt``; tables ending in ``.csv`` will do as well.
 
     Parameters
     ----------
@@ -79,6 +79,10 @@ def load_celeba(
         raise ValueError(f"split must be one of {tuple(_SPLITS)} or None, got {split!r}")
     names, table = _table(root, "list_attr_celeba")
     wanted = names if attributes is None else tuple(attributes)
+    if isinstance(attributes, str):
+        raise TypeError(f"attributes must be a sequence of names, got the string {attributes!r}: take [{attributes!r}]")
+    if not names:
+        raise ValueError("list_attr_celeba is empty or has no line of names: replace it by a fresh copy")
     unknown = [name for name in wanted if name not in names]
     if unknown or not wanted:
         raise ValueError(f"attributes must be among {names}, got {unknown or 'none'}")
@@ -101,7 +105,12 @@ def load_celeba(
     flags = np.array([table[name] for name in files])[:, columns]
     if not np.isin(flags, (-1, 0, 1)).all():
         raise ValueError("list_attr_celeba holds other numbers than -1, 0 and 1: replace it by a fresh copy")
-    images = np.stack([_read(root / "img_align_celeba" / name, side) for name in files])
+    place = root / "img_align_celeba"
+    nested = place / place.name
+    place = nested if nested.is_dir() else place
+    images = np.empty((len(files), 3, side, side), dtype=np.float32)
+    for row, name in enumerate(files):
+        images[row] = _read(place / name, side)
     return AttributedImages(images, (flags > 0).astype(np.int64), wanted)
 
 
@@ -132,14 +141,17 @@ def _table(root: Path, stem: str) -> tuple[tuple[str, ...], dict[str, list[int]]
 
 def _read(path: Path, size: int) -> NDArray[np.float32]:
     """An image (3, size, size) in [0, 1]."""
-    from PIL import Image  # slow to import
+    from PIL import Image, UnidentifiedImageError  # slow to import
 
     if not path.is_file():
         raise FileNotFoundError(f"{path} is named in the table of attributes, but is not there")
-    with Image.open(path) as image:
-        width, height = image.size
-        side = min(width, height, _CROP)
-        left, top = (width - side) // 2, (height - side) // 2
-        box = (left, top, left + side, top + side)
-        small = image.convert("RGB").crop(box).resize((size, size), Image.Resampling.BILINEAR)
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            side = min(width, height, _CROP)
+            left, top = (width - side) // 2, (height - side) // 2
+            box = (left, top, left + side, top + side)
+            small = image.convert("RGB").crop(box).resize((size, size), Image.Resampling.BILINEAR)
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"{path} is no picture or a damaged one: replace it by a fresh copy") from error
     return np.asarray(small, dtype=np.float32).transpose(2, 0, 1) / np.float32(255.0)

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..attacks._input import column, one_of, read_steps
+from ..attacks._input import column, one_of, read_bounds, read_radius, read_steps
+from ..attacks._model import as_found
 from ..attacks.losses import Loss, resolve
 from ..attacks.patch import read_mask
 from .purify import Score, modules_of, purify
@@ -27,7 +28,8 @@ class PurifiedClassifier(nn.Module):
     "unrolled"
         Every step counts as :math:`\tanh(g / \tau)` in the place of :math:`\operatorname{sign}(g)`, with
         :math:`\tau` a share of the mean :math:`|g|` of a sample, and is differentiated, second derivatives of the
-        score included. The score must be twice differentiable, and the graph of all steps is kept.
+        score included. The score must be twice differentiable, and the graph of all steps is kept where the sample
+        requires a gradient; elsewhere the answer is that of "identity".
 
     Parameters
     ----------
@@ -83,13 +85,20 @@ class PurifiedClassifier(nn.Module):
         self.options = options
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.stack([self._once(x) for _ in range(self.n_draws)]).mean(0)
+        copies = (self.n_draws, *[1] * (x.ndim - 1))  # all draws in one batch, which costs less than one by one
+        options = dict(self.options)
+        if options.get("mask") is not None:
+            options["mask"] = read_mask(options["mask"], x).repeat(copies)
+        logits = self._once(x.repeat(copies), options)
+        return logits.reshape(self.n_draws, len(x), *logits.shape[1:]).mean(0)
 
-    def _once(self, x: torch.Tensor) -> torch.Tensor:
-        if self.backward == "unrolled" and torch.is_grad_enabled():
-            result: torch.Tensor = self.classifier(self._unrolled(x, **self.options))
+    def _once(self, x: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
+        if self.backward == "unrolled" and torch.is_grad_enabled() and x.requires_grad:
+            with as_found(*self.parts):
+                usual = self._unrolled(x, **options)
+            result: torch.Tensor = self.classifier(usual)
             return result
-        purified = purify(self.score, x.detach(), **self.options)
+        purified = purify(self.score, x.detach(), **options)
         result = self.classifier(x + (purified - x).detach())
         return result
 
@@ -103,6 +112,8 @@ class PurifiedClassifier(nn.Module):
         bounds: tuple[float, float] | None = (0, 1),
     ) -> torch.Tensor:
         """The purified samples with a graph; their values are those of signed steps."""
+        step, n_steps = float(read_radius(step, "step")), read_steps(n_steps, "n_steps", 0)
+        bounds = read_bounds(bounds)
         free = torch.ones_like(x) if mask is None else read_mask(mask, x).to(x)
         here = x
         for _ in range(n_steps):

@@ -163,7 +163,9 @@ def purify(
                 better = other > height
                 best[better], height[better] = end[better], other[better]
             done.append(best)
-        return like(torch.cat(done), x)
+        end = torch.cat(done)
+        given = torch.as_tensor(x).detach().to(end.device)  # what did not move keeps the digits that a network drops
+        return like(torch.where(end == samples, given, end.to(given)), x)
 
 
 def modules_of(score: Any) -> list[nn.Module]:

@@ -11,7 +11,7 @@ from ..geometry.protocol import Manifold
 from ..isometry._input import check_size, fresh
 from ..priors.diffusion import diffusion_log_prob
 from ..priors.noise_networks import NoiseNetwork
-from ..priors.schedule import NoiseSchedule
+from ..priors.schedule import NoiseSchedule, check_schedule
 from .vae_classifier import VAEClassifier
 
 __all__ = ["DiffusionScore", "ELBOScore", "ManifoldScore"]
@@ -38,6 +38,10 @@ class ELBOScore(nn.Module):
 
     def __init__(self, vae: VAEClassifier, n_samples: int = 1, generator: torch.Generator | None = None) -> None:
         super().__init__()
+        if not callable(getattr(vae, "elbo", None)):
+            raise TypeError(
+                f"vae must be a VAEClassifier or have elbo(x, n_samples, generator), got {type(vae).__name__}"
+            )
         self.vae = vae
         self.n_samples = check_size(n_samples, "n_samples", 0)
         self.generator = fresh(generator)
@@ -76,7 +80,7 @@ class DiffusionScore(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        schedule.grid(stride)
+        check_schedule(schedule).grid(stride)
         self.eps, self.schedule, self.stride = eps, schedule, stride
         self.n_rounds = check_size(n_rounds, "n_rounds")
         self.generator = fresh(generator)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from .._modules import evaluating
+from ..geometry.decoder import _home
 from ..isometry._input import cell_ids, check_size, finite_samples, fresh
 from ..priors._random import normal
 from ..priors._training import minimise
@@ -53,7 +54,7 @@ class VAEClassifier(nn.Module):
     Raises
     ------
     ValueError
-        If `obs_sigma` is not positive; in the call, if the encoder answers with an odd number of columns.
+        If `obs_sigma` is not positive; in the call, if encoder, decoder or prior answer in a wrong shape.
 
     References
     ----------
@@ -83,6 +84,9 @@ class VAEClassifier(nn.Module):
         super().__init__()
         if not (math.isfinite(obs_sigma) and obs_sigma > 0):
             raise ValueError(f"obs_sigma must be positive, got {obs_sigma!r}")
+        for name, network in (("encoder", encoder), ("decoder", decoder), ("head", head)):
+            if not isinstance(network, nn.Module):
+                raise TypeError(f"{name} must be a torch.nn.Module, got {type(network).__name__}")
         self.encoder, self.decoder, self.head = encoder, decoder, head
         self.obs_sigma = float(obs_sigma)
         self.prior = prior
@@ -135,15 +139,27 @@ class VAEClassifier(nn.Module):
         return mu + (logvar / 2).exp() * normal((n_samples, *mu.shape), mu, fresh(generator))
 
     def _elbo(self, x: torch.Tensor, mu: torch.Tensor, logvar: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-        shown = self.decoder(z.flatten(0, 1)).reshape(len(z), len(x), -1)
         flat = x.flatten(1)
+        shown = self.decoder(z.flatten(0, 1)).flatten(1)
+        if shown.shape != (len(z) * len(x), flat.shape[1]):
+            raise ValueError(
+                f"the decoder must answer with {flat.shape[1]} numbers a code, the entries of a sample, got "
+                f"{tuple(shown.shape[1:])}"
+            )
+        shown = shown.reshape(len(z), *flat.shape)
         squares = (shown - flat).square().sum(-1).mean(0)
         constant = flat.shape[1] * math.log(2 * math.pi * self.obs_sigma**2)
         likelihood = -0.5 * (squares / self.obs_sigma**2 + constant)
         if self.prior is None:
             return likelihood - 0.5 * (mu.square() + logvar.exp() - 1 - logvar).sum(1)
         entropy = 0.5 * (logvar + 1 + math.log(2 * math.pi)).sum(1)
-        return likelihood + self.prior.log_prob(z).mean(0) + entropy
+        density = self.prior.log_prob(z)
+        if density.shape != z.shape[:-1]:
+            raise ValueError(
+                f"prior.log_prob must map codes (..., {z.shape[-1]}) to (...), got {tuple(density.shape)} for "
+                f"{tuple(z.shape)}: a distribution of torch for each axis goes into torch.distributions.Independent"
+            )
+        return likelihood + density.mean(0) + entropy
 
 
 def train_vae_classifier(
@@ -187,7 +203,7 @@ def train_vae_classifier(
     Raises
     ------
     TypeError, ValueError
-        If an argument is wrong, X holds NaN, or y does not fit.
+        If an argument is wrong, X holds NaN, y does not fit, or the loss becomes NaN.
 
     Examples
     --------
@@ -200,10 +216,16 @@ def train_vae_classifier(
     if not lam >= 0:
         raise ValueError(f"lam must not be negative, got {lam!r}")
     generator = fresh(generator)
-    data = finite_samples(X, "X").to(next(vae.parameters()))
+    if not isinstance(vae, VAEClassifier):
+        raise TypeError(f"vae must be a VAEClassifier, got {type(vae).__name__}")
+    data = finite_samples(X, "X")
+    data = data.to(_home(vae, vae, data.float()))
     labels = cell_ids(y, len(data), "y", data.device)
-    with torch.no_grad(), evaluating(vae):
-        n_classes = vae(data[:1]).shape[1]
+    try:
+        with torch.no_grad(), evaluating(vae):
+            n_classes = vae(data[:1]).shape[1]
+    except RuntimeError as error:
+        raise ValueError(f"the networks do not take samples {('B', *data.shape[1:])}, those of X: {error}") from error
     if int(labels.min()) < 0 or int(labels.max()) >= n_classes:
         raise ValueError(
             f"y must lie in 0..{n_classes - 1}, the classes of the head, got {int(labels.min())}..{int(labels.max())}"

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from ..datasets._validation import check_real
 from ..isometry._input import check_size, fresh
 
 __all__ = ["minimise"]
@@ -28,6 +29,8 @@ def minimise(
 ) -> torch.Tensor:
     """Losses (steps,) of updates on random rows of n samples; gradients are None afterwards.
 
+    A loss that is NaN or infinite is an error.
+
     Parameters
     ----------
     loss : callable
@@ -44,20 +47,27 @@ def minimise(
         Let the learning rate fall to 0 as a cosine.
     """
     steps, batch_size = check_size(steps, "steps"), check_size(batch_size, "batch_size")
-    if not lr > 0:
-        raise ValueError(f"lr must be positive, got {lr!r}")
+    check_real(lr, "lr", 0.0, open_low=True)
     generator = fresh(generator)
-    optimizer = torch.optim.Adam(parameters, lr)
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    if not trained:
+        raise ValueError(f"the {name} has no parameter that requires a gradient: unfreeze one, or train nothing")
+    optimizer = torch.optim.Adam(trained, lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps) if anneal else None
     losses = torch.empty(steps)
     with torch.enable_grad():
         for step in tqdm(range(steps), desc=name, disable=not progress):
             value = loss(torch.randint(n, (batch_size,), generator=generator, device=generator.device))
+            losses[step] = value.detach()
+            if not torch.isfinite(losses[step]):
+                raise ValueError(
+                    f"the loss of the {name} is {float(losses[step])} after {step} updates: lower lr, now {lr!r}, or "
+                    "scale the samples"
+                )
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
             if schedule is not None:
                 schedule.step()
-            losses[step] = value.detach()
     optimizer.zero_grad()
     return losses

@@ -11,10 +11,11 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from .._modules import evaluating
+from ..geometry.decoder import _home
 from ..isometry._input import check_size, flat, fresh
 from ._random import normal_like
 from .noise_networks import NoiseNetwork
-from .schedule import NoiseSchedule
+from .schedule import NoiseSchedule, check_schedule
 
 __all__ = ["diffusion_log_prob", "reverse_scale"]
 
@@ -109,7 +110,7 @@ def diffusion_log_prob(
     if reduce not in ("mean", "logmeanexp", "none"):
         raise ValueError(f"reduce must be 'mean', 'logmeanexp' or 'none', got {reduce!r}")
     n_rounds, batch_size = check_size(n_rounds, "n_rounds"), check_size(batch_size, "batch_size")
-    times = schedule.grid(stride)
+    times = check_schedule(schedule).grid(stride)
     if not torch.isfinite(flat(x0, "x0")).all():
         raise ValueError("x0 holds NaN or infinity: remove those samples first")
     generator = fresh(generator)
@@ -155,12 +156,20 @@ def reverse_scale(schedule: NoiseSchedule, s: float, t: float, variance: str) ->
 
 
 def call(eps: NoiseNetwork, x: torch.Tensor, t: float) -> torch.Tensor:
-    """The noise at one time for a whole batch, checked; an integer time arrives as int64, others as floats."""
+    """The noise at one time for a whole batch, checked; an integer time arrives as int64, others as floats.
+
+    A network is asked in its own dtype and on its own device.
+    """
+    if not callable(eps):
+        raise TypeError(f"eps must be a Module or a function of x (B, ...) and t (B,), got {type(eps).__name__}")
     kind = torch.int64 if float(t).is_integer() else torch.float64
-    answer = eps(x, torch.full((len(x),), t, dtype=kind, device=x.device))
+    asked = x.to(_home(eps, eps, x)) if isinstance(eps, nn.Module) else x
+    answer = eps(asked, torch.full((len(x),), t, dtype=kind, device=asked.device))
     if not isinstance(answer, torch.Tensor) or answer.shape != x.shape:
         what = tuple(answer.shape) if isinstance(answer, torch.Tensor) else type(answer).__name__
         raise ValueError(f"eps(x, t) must answer in the shape of x, {tuple(x.shape)}, got {what}")
-    if torch.isnan(answer).any():
-        raise ValueError(f"eps(x, t) answers NaN at t = {t}: check its weights and the scale of the samples")
-    return answer
+    if not torch.isfinite(answer).all():
+        raise ValueError(
+            f"eps(x, t) answers NaN or infinity at t = {t}: check its weights and the scale of the samples"
+        )
+    return answer.to(x)

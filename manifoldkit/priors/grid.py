@@ -12,6 +12,7 @@ from torch import nn
 
 from .._arrays import as_array
 from ..datasets._validation import check_count
+from ..isometry._input import fresh
 
 __all__ = ["GridPrior"]
 
@@ -190,10 +191,7 @@ class GridPrior(nn.Module):
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> torch.Tensor:
         """Draw codes (n, n_dims), float64; `generator` None is a fresh one."""
-        n = check_count(n, "n")
-        if generator is None:
-            generator = torch.Generator()
-            generator.seed()
+        n, generator = check_count(n, "n"), fresh(generator)
         options: dict[str, Any] = {"generator": generator, "device": generator.device, "dtype": torch.float64}
         share = self._log_weights.exp().cumsum(dim=1)[:, :-1].contiguous().to(generator.device)
         last = torch.tensor(self.n_levels, device=generator.device)[:, None] - 1

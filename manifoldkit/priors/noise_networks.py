@@ -11,11 +11,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ..geometry.decoder import _home
 from ..isometry._input import check_size, finite_samples, fresh
 from ..isometry.networks import initialise
 from ._random import normal_like
 from ._training import minimise
-from .schedule import NoiseSchedule
+from .schedule import NoiseSchedule, check_schedule
 
 __all__ = ["NoiseMLP", "NoiseNetwork", "NoiseUNet", "train_eps"]
 
@@ -74,6 +75,11 @@ class NoiseMLP(nn.Module):
         initialise(self, generator)
 
     def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        if x[0].numel() != self.last.out_features:
+            raise ValueError(
+                f"samples have {x[0].numel()} entries, but the network was made for {self.last.out_features}: pass "
+                f"n_features={x[0].numel()} to NoiseMLP"
+            )
         phases = (x.flatten(1)[:, :, None] * self.frequencies.to(x)).flatten(1)
         h = torch.cat([x.flatten(1), torch.sin(phases), torch.cos(phases)], dim=1)
         clock = time_waves(t, self.n_steps).to(x)
@@ -197,7 +203,8 @@ def train_eps(
     Raises
     ------
     TypeError, ValueError
-        If an argument is wrong, X holds NaN, or the network answers in another shape than that of its input.
+        If an argument is wrong, X holds NaN, the network has nothing to train or answers in another shape than that
+        of its input, or the loss becomes NaN.
 
     References
     ----------
@@ -212,8 +219,12 @@ def train_eps(
     True
     """
     generator = fresh(generator)
-    parameter = next(net.parameters())
-    data = finite_samples(X, "X").to(parameter)
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")
+    check_schedule(schedule)
+    data = finite_samples(X, "X")
+    parameter = _home(net, net, data.float())
+    data = data.to(parameter)
     root, noise_root = schedule.abar.sqrt().to(parameter), (1 - schedule.abar).sqrt().to(parameter)
 
     def loss(rows: torch.Tensor) -> torch.Tensor:

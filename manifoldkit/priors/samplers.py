@@ -13,7 +13,7 @@ from ..isometry._input import finite_samples, fresh
 from ._random import normal_like
 from .diffusion import call, reverse_scale
 from .noise_networks import NoiseNetwork
-from .schedule import NoiseSchedule
+from .schedule import NoiseSchedule, check_schedule
 
 __all__ = ["ddim_sample", "ddpm_sample", "rk4_sample"]
 
@@ -187,7 +187,7 @@ def _sample(
         raise ValueError(f"variance must be 'beta' or 'posterior', got {variance!r}")
     x = finite_samples(start, "start")
     generator = fresh(generator)
-    times = schedule.grid(stride)
+    times = check_schedule(schedule).grid(stride)
     modules = [eps] if isinstance(eps, nn.Module) else []
     with evaluating(*modules):
         for s, t in zip(times[-2::-1], times[:0:-1], strict=True):

@@ -11,7 +11,7 @@ import torch
 from ..exceptions import ScheduleWarning
 from ..isometry._input import check_size
 
-__all__ = ["NoiseSchedule"]
+__all__ = ["NoiseSchedule", "check_schedule"]
 
 
 class NoiseSchedule:
@@ -178,3 +178,12 @@ class NoiseSchedule:
         if stride > self.n_steps:
             raise ValueError(f"stride must be at most the number of steps, {self.n_steps}, got {stride}")
         return [*range(0, self.n_steps, stride), self.n_steps]
+
+
+def check_schedule(schedule: Any) -> NoiseSchedule:
+    """A schedule, or an error that says how to make one."""
+    if not isinstance(schedule, NoiseSchedule):
+        raise TypeError(
+            f"schedule must be a NoiseSchedule, got {type(schedule).__name__}: NoiseSchedule(abar) makes one of numbers"
+        )
+    return schedule

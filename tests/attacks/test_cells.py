@@ -102,6 +102,57 @@ def test_unconfined_it_is_the_attack_on_the_codes(vae):
     torch.testing.assert_close(ours.adversarial, theirs.adversarial)
 
 
+@pytest.mark.parametrize("early_stop", [True, False])
+@pytest.mark.parametrize("seed", range(2))
+def test_what_the_bounds_cut_off_is_in_its_cell_all_the_same(vae, seed, early_stop):
+    """Decoded codes leave the bounds, and clipping them changes what is read."""
+    generator = torch.Generator().manual_seed(seed)
+    codes = PRIOR.sample(100, generator)
+    x = (codes @ FRAME.T).clamp(-1, 1)
+    labels = (classifier(seed % 2)(x)).argmax(1)
+    options = {"alpha": 0.1, "steps": 20, "norm": 2, "bounds": (-1, 1), "eps": 1.0, "early_stop": early_stop}
+    attack = CellPGD(classifier(seed % 2), vae, record_path=True, **options)
+    result = attack.run(x, labels)
+    assert not symbol_changes(result, vae, x).changed.any()
+    with torch.no_grad():
+        wrong = classifier(seed % 2)(result.adversarial).argmax(1) != labels
+    assert torch.equal(result.success, wrong)
+    assert torch.equal(result.path[-1], result.adversarial)
+    assert torch.equal(result.path_predictions[-1], result.prediction_after)
+    assert result.success.float().mean() > 0.1
+    lower, upper = PRIOR.cell_bounds(vae.manifold.encode(x))
+    walked = _walk_alone(attack, x, labels)
+    read = vae.manifold.encode(walked)
+    outside = ((read < lower) | (read > upper)).any(1)
+    assert outside.float().mean() > 0.02  # there was something to bring back
+    assert (result.adversarial != x).any(1)[outside].float().mean() > 0.8  # the image given is the last resort
+
+
+def _walk_alone(attack, x, labels):
+    """The adversaries before they are brought back."""
+    attack = attack.replaced(record_path=False)
+    attack._return = lambda *args: None
+    return attack(x, labels)
+
+
+def test_a_model_and_a_prior_can_be_replaced(vae):
+    x, labels = images([[0.2, 0.0], [0.6, 0.0]]), torch.tensor([0, 0])
+    other = GridVAE(
+        GridPrior(2, [0.0, 4.0], 0.2), encoder=vae.encoder_.network, decoder=vae.decoder_.network, dtype="float64",
+        max_steps=1, learning_rate=1e-300,
+    ).fit(x.numpy())  # fmt: skip
+    attack = CellPGD(classifier(0), vae, eps=1.0, **OPTIONS)
+    wide = attack.replaced(vae=other)  # 0.8 lies in the cell of 0, which reaches up to 2
+    assert wide.decoder is other.decoder_
+    assert wide.run(x, labels).success.tolist() == [True, True]
+    assert attack.run(x, labels).success.tolist() == [False, True]
+    assert attack.replaced(confined=False).run(x, labels).success.tolist() == [True, True]
+    with pytest.raises(TypeError, match="fitted GridVAE"):
+        attack.replaced(vae=GridVAE(PRIOR))
+    with pytest.raises(ValueError, match="leave it out"):
+        attack.replaced(box=(0, 1))
+
+
 def test_any_attack_can_be_told_in_symbols(vae):
     x = images([[0.4, 1.0], [0.4, 1.0]])
     result = PGD(classifier(0), eps=0.6, alpha=0.1, steps=20, bounds=None).run(x.numpy(), np.array([0, 1]))

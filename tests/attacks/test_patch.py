@@ -7,6 +7,7 @@ import torch
 
 from manifoldkit.attacks import PGD, PatchPGD, PatchSearch, rectangle_mask
 from manifoldkit.attacks.losses import cross_entropy
+from manifoldkit.exceptions import UnsteadyModelWarning
 
 MASK = rectangle_mask((1, 6, 6), 1, 2, 3, 2)
 
@@ -45,6 +46,48 @@ def test_a_mask_of_ones_and_a_ball_is_plain_pgd(convnet, images):
     y = convnet(images).argmax(1)
     ours = PatchPGD(convnet, torch.ones(1, 6, 6), 0.02, 10, eps=0.1)(images, y)
     torch.testing.assert_close(ours, PGD(convnet, 0.1, 0.02, 10)(images, y), rtol=0, atol=0)
+
+
+def test_replaced_bounds_and_radii_limit_the_patch(convnet, images):
+    """Without a radius it is the bounds that limit a patch, also other ones than it was made with."""
+    y = convnet(images).argmax(1)
+    attack = PatchPGD(convnet, MASK, 5.0, 4, early_stop=False)
+    wide = attack.replaced(bounds=(0, 100))
+    assert not wide.limited_by_eps
+    assert torch.equal(wide(images, y), PatchPGD(convnet, MASK, 5.0, 4, bounds=(0, 100), early_stop=False)(images, y))
+    assert (wide(images, y) - images).abs().max() > 5
+    near = wide.replaced(eps=0.5)
+    assert near.limited_by_eps
+    assert (near(images, y) - images).abs().max() <= 0.5 + 1e-6
+    assert torch.equal(near.replaced(eps=None)(images, y), wide(images, y))
+    other = rectangle_mask((1, 6, 6), 0, 0, 1, 1)
+    assert (attack.replaced(mask=other)(images, y) - images)[:, other == 0].abs().max() == 0
+    search = PatchSearch(convnet, MASK, 5, generator=torch.Generator().manual_seed(0)).replaced(generator=None)
+    assert search.run(images, y).success.shape == y.shape
+
+
+def test_shortened_steps_keep_the_best_patch_of_a_network_that_draws(convnet, images):
+    y = convnet(images).argmax(1)
+
+    class Noisy(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.generator = convnet, torch.Generator().manual_seed(0)
+
+        def forward(self, x):
+            return self.net(x + 0.1 * torch.randn(x.shape, generator=self.generator))
+
+    attack = PatchPGD(Noisy(), MASK, 0.5, 20, step_control="apgd", loss="margin", early_stop=False, record_path=True)
+    with pytest.warns(UnsteadyModelWarning, match="draws random numbers"):
+        result = attack.run(images, y)
+    assert (result.adversarial - images)[:, MASK == 0].abs().max() == 0
+    with torch.no_grad():
+        losses = torch.stack([cross_entropy(convnet(x), y) for x in result.path])
+    assert (losses[-1] - losses[0]).mean() > 0.05
+    moved = [(a != b).flatten(1).any(1).sum() for a, b in zip(result.path[:-1], result.path[1:], strict=True)]
+    assert moved[-1] < len(images)  # samples stay at their best patch
+    with pytest.raises(ValueError, match="leave nesterov out"):
+        attack.replaced(nesterov=1.0)
 
 
 def test_masks_may_differ_between_images(convnet, images):
@@ -126,6 +169,20 @@ class TestBadInput:
         masks[3] = 0
         with pytest.raises(ValueError, match="no ones"):
             PatchPGD(convnet, masks)(images, torch.zeros(len(images), dtype=torch.int64))
+
+    @pytest.mark.parametrize(
+        ("changes", "error", "words"),
+        [
+            ({"nesterov": -1.0}, ValueError, "nesterov"),
+            ({"nesterov": "1"}, TypeError, "nesterov"),
+            ({"mask": torch.full((1, 6, 6), 0.5)}, ValueError, "zeros and ones"),
+            ({"bounds": None}, ValueError, "bounds="),
+            ({"alpha": None}, TypeError, "alpha"),
+        ],
+    )
+    def test_values_replaced(self, convnet, changes, error, words):
+        with pytest.raises(error, match=words):
+            PatchPGD(convnet, MASK).replaced(**changes)
 
     @pytest.mark.parametrize(
         "options",

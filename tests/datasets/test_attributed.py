@@ -187,9 +187,18 @@ class TestCelebA:
         np.testing.assert_array_equal(found.attributes, expected.attributes)
         assert found.names == expected.names
 
+    def test_images_in_a_folder_within_the_folder(self, folder):
+        expected = load_celeba(folder, size=8).images
+        place = folder / "img_align_celeba"
+        place.rename(folder / "inner")
+        place.mkdir()
+        (folder / "inner").rename(place / "img_align_celeba")
+        np.testing.assert_array_equal(load_celeba(folder, size=8).images, expected)
+
     @pytest.mark.parametrize(
         ("options", "error", "match"),
         [
+            ({"attributes": "Bald"}, TypeError, r"take \['Bald'\]"),
             ({"split": "all"}, ValueError, "split must be one of"),
             ({"attributes": ["Young"]}, ValueError, r"\['Young'\]"),
             ({"attributes": []}, ValueError, "none"),
@@ -212,6 +221,7 @@ class TestCelebA:
             (good.replace("000003.png   1  1 -1", "000003.png 1 x 1"), "entry 3"),
             (good.replace("000003.png   1  1 -1", "000003.png 1 5 1"), "other numbers than"),
             ("6\nBald Male Smiling\n", "no image"),
+            ("", "empty or has no line of names"),
         ]:
             table.write_text(bad)
             with pytest.raises(ValueError, match=match):
@@ -222,6 +232,13 @@ class TestCelebA:
         with pytest.raises(FileNotFoundError, match=r"000009\.png is named"):
             load_celeba(folder)
         table.write_text(good)
+        picture = folder / "img_align_celeba" / "000002.png"
+        whole = picture.read_bytes()
+        for part in (b"no picture", whole[: len(whole) // 2]):
+            picture.write_bytes(part)
+            with pytest.raises(ValueError, match=r"000002\.png is no picture or a damaged one"):
+                load_celeba(folder)
+        picture.write_bytes(whole)
         (folder / "list_eval_partition.txt").unlink()
         assert load_celeba(folder, size=8).images.shape == (6, 3, 8, 8)
         with pytest.raises(FileNotFoundError, match=r"neither list_eval_partition\.txt nor"):

@@ -100,6 +100,18 @@ class TestELBO:
             assert vae.encode(x)[1].unique().tolist() == [-12.0, 4.0]
             assert torch.isfinite(vae.elbo(x)).all()
 
+    def test_the_loss_is_that_of_the_formula_at_the_code_drawn(self):
+        vae, x = small_vae(), torch.rand(3, 6, generator=generator(0), dtype=torch.float64)
+        y = torch.tensor([0, 2, 1])
+        with torch.no_grad():
+            mu, logvar = vae.encode(x)
+            z = vae._codes(mu, logvar, 1, generator(1))[0]
+            assert (z - mu).abs().min() > 0
+            nats = -torch.log_softmax(vae.head(z), 1)[torch.arange(3), y].mean()
+            bound = vae.elbo(x, 1, generator(1)).mean()
+            for lam in (0.0, 1.0, 25.0):
+                torch.testing.assert_close(vae.loss(x, y, lam, generator(1)), lam * nats - bound)
+
     def test_training_lowers_the_loss_and_learns_the_classes(self):
         x = torch.cat([torch.zeros(40, 6), torch.ones(40, 6)]) * 0.8 + 0.1
         y = torch.arange(2).repeat_interleave(40)
@@ -123,6 +135,13 @@ class TestClimbing:
     def test_no_steps_leave_the_sample(self):
         x = torch.rand(4, 9, generator=generator(0))
         assert torch.equal(purify(hill, x, n_steps=0), x)
+        fine = torch.rand(4, 6, generator=generator(0), dtype=torch.float64)  # of more digits than the network has
+        score = ELBOScore(small_vae(dtype=torch.float32))
+        assert torch.equal(purify(score, fine, n_steps=0), fine)
+        mask = torch.tensor([1, 0, 0, 0, 0, 0])
+        found = purify(score, fine.numpy(), n_steps=3, mask=mask)
+        assert (found[:, 1:] == fine.numpy()[:, 1:]).all()
+        assert (found[:, 0] != fine.numpy()[:, 0]).all()
         assert torch.equal(purify(hill, x, n_steps=0, n_restarts=3), x)
 
     @pytest.mark.parametrize("norm", ["inf", 2])
@@ -161,6 +180,26 @@ class TestClimbing:
             generator=generator(0),
         )  # fmt: skip
         assert (worst < 0.4).all()
+
+    def test_restarts_begin_within_the_ball_and_every_second_one_takes_double_steps(self):
+        starts, ends = [], []
+
+        def recorded(x):
+            if x.requires_grad:
+                starts.append(x.detach().clone())
+            return x.sum(1)
+
+        x = torch.full((20, 3), 0.5, dtype=torch.float64)
+        purify(
+            recorded, x, step=0.01, n_steps=1, eps=0.1, start_noise=0.4, n_restarts=3, generator=generator(0),
+            final_score=lambda x: ends.append(x.clone()) or x.sum(1),
+        )  # fmt: skip
+        assert torch.equal(starts[0], x)
+        for attempt in (1, 2):
+            assert 0.08 < (starts[attempt] - x).abs().max() <= 0.1
+        moves = [end - start for start, end in zip(starts, ends, strict=True)]
+        for move, length in zip(moves, (0.01, 0.02, 0.01), strict=True):
+            assert move.max() == pytest.approx(length)
 
     def test_batches_make_no_difference(self):
         x = torch.rand(7, 9, generator=generator(0))
@@ -291,7 +330,12 @@ class TestAdaptiveAttacks:
         with torch.no_grad():
             mean = PurifiedClassifier(vae, ELBOScore(vae, 1, generator(1)), n_draws=3, **options)(x)
             one = PurifiedClassifier(vae, ELBOScore(vae, 1, generator(1)), **options)
-            torch.testing.assert_close(mean, torch.stack([one(x) for _ in range(3)]).mean(0))
+            torch.testing.assert_close(mean, one(x.repeat(3, 1)).reshape(3, 3, 3).mean(0))
+            assert (one(x) - one(x)).abs().max() > 0
+            mask = torch.ones(3, 6)
+            mask[0, 0] = mask[1, 2] = 0  # of each sample, also of its copies
+            masked = PurifiedClassifier(nn.Flatten(), hill, n_draws=4, mask=mask, **options)(x)
+            assert torch.equal(masked == x, mask == 0)
 
     def test_unrolled_values_are_those_of_the_purifier(self):
         vae = small_vae()
@@ -303,6 +347,17 @@ class TestAdaptiveAttacks:
         torch.testing.assert_close(net(x.clone().requires_grad_(True)), expected)
         with torch.no_grad():
             torch.testing.assert_close(net(x), expected)
+
+    def test_unrolled_asks_for_no_gradient_and_leaves_the_networks_as_they_are(self):
+        """A plain call, as a user makes it, of networks in training mode."""
+        vae, x = small_vae(dtype=torch.float32).train(), torch.rand(3, 6, generator=generator(0))
+        net = PurifiedClassifier(vae, ELBOScore(vae, 0), backward="unrolled", step=0.03, n_steps=3)
+        plain = net(x)
+        with_graph = net(x.clone().requires_grad_(True))
+        torch.testing.assert_close(plain, with_graph)
+        assert with_graph.requires_grad
+        assert vae.training
+        assert all(parameter.requires_grad for parameter in vae.parameters())
 
     def test_the_unrolled_way_back_is_the_derivative_of_soft_steps(self):
         """Of a quadratic hill, one step: x + a tanh(g / tau), tau fixed."""
@@ -412,10 +467,29 @@ class TestBadInput:
     def test_vaes(self):
         with pytest.raises(ValueError, match="obs_sigma"):
             VAEClassifier(nn.Identity(), nn.Identity(), nn.Identity(), obs_sigma=0.0)
+        with pytest.raises(TypeError, match="head must be a torch"):
+            VAEClassifier(nn.Identity(), nn.Identity(), "head")
+        for wrong in (nn.Linear(2, 2), "vae"):
+            with pytest.raises(TypeError, match="elbo"):
+                ELBOScore(wrong)
+            with pytest.raises(TypeError, match="VAEClassifier, got"):
+                train_vae_classifier(wrong, self.X, [0, 1, 2])
+        with pytest.raises(ValueError, match="networks do not take samples"):
+            train_vae_classifier(small_vae(dtype=torch.float32), torch.rand(3, 5), [0, 1, 2])
         with pytest.raises(ValueError, match="2 m"):
             VAEClassifier(nn.Linear(6, 3), nn.Identity(), nn.Identity())(self.X)
         with pytest.raises(ValueError, match="n_samples"):
             small_vae(dtype=torch.float32).elbo(self.X, -1)
+        per_axis = torch.distributions.Normal(0.0, 1.0)
+        for size in (1, 2, 3):
+            with pytest.raises(ValueError, match=r"prior.log_prob must map codes \(..., 2\)"):
+                small_vae(prior=per_axis, dtype=torch.float32).elbo(torch.rand(size, 6))
+        joint = small_vae(prior=torch.distributions.Independent(per_axis.expand([2]), 1), dtype=torch.float32)
+        assert joint.elbo(torch.rand(3, 6)).shape == (3,)
+        for width in (1, 7):
+            wrong = VAEClassifier(nn.Linear(6, 4), nn.Linear(2, width), nn.Linear(2, 3))
+            with pytest.raises(ValueError, match=r"6 numbers a code, the entries of a sample, got \(\d,\)"):
+                wrong.elbo(torch.rand(3, 6))
 
     @pytest.mark.parametrize(
         ("y", "options", "error"),
@@ -427,6 +501,7 @@ class TestBadInput:
             ([0, 1, 2], {"steps": 0}, ValueError),
             ([0, 1, 2], {"lr": -1.0}, ValueError),
             ([0, 1, 2], {"lam": -1.0}, ValueError),
+            ([0, 1, 2], {"lr": 1e20, "steps": 30}, ValueError),
         ],
     )
     def test_training(self, y, options, error):
@@ -448,6 +523,9 @@ class TestBadInput:
             PurifiedClassifier(nn.Identity(), hill, softness=0.0)
         with pytest.raises(ValueError, match="n_restarts"):
             PurifiedClassifier(nn.Identity(), hill, backward="unrolled", n_restarts=2)
+        for options, error in (({"n_steps": -1}, ValueError), ({"step": 0.0}, ValueError), ({"bounds": 1}, TypeError)):
+            with pytest.raises((error, ValueError), match=next(iter(options))):
+                PurifiedClassifier(nn.Identity(), hill, backward="unrolled", **options)(self.X.requires_grad_(True))
         with pytest.raises(TypeError, match="classifier"):
             UsualLooking(hill, hill)
         with pytest.raises(ValueError, match="weight"):

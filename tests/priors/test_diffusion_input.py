@@ -90,7 +90,7 @@ class TestEverySampler:
             sampler(lambda x, t: (x,), X, SCHEDULE)
 
     def test_networks_that_answer_nan(self, sampler):
-        with pytest.raises(ValueError, match="NaN at t"):
+        with pytest.raises(ValueError, match="NaN or infinity at t"):
             sampler(lambda x, t: x * float("nan"), X, SCHEDULE)
 
     @pytest.mark.parametrize(
@@ -153,6 +153,54 @@ def test_training_data():
 
     with pytest.raises(ValueError, match="shape of its input"):
         train_eps(Wrong(2, 20, width=4), X, SCHEDULE, steps=1)
+
+
+def test_networks_that_are_none_or_of_another_width():
+    net = NoiseMLP(2, 20, width=4)
+    for call in (diffusion_log_prob, ddim_sample):
+        with pytest.raises(TypeError, match="eps must be a Module or a function"):
+            call(None, X, SCHEDULE)
+        with pytest.raises(ValueError, match="n_features=5"):
+            call(net, torch.zeros(3, 5), SCHEDULE)
+    with pytest.raises(TypeError, match="net must be a torch"):
+        train_eps("net", X, SCHEDULE)
+    with pytest.raises(TypeError, match="lr must be a real number"):
+        train_eps(net, X, SCHEDULE, lr="small")
+
+
+def test_networks_that_cannot_be_trained():
+    frozen = NoiseMLP(2, 20, width=4).requires_grad_(False)
+    for net in (torch.nn.Identity(), frozen):
+        with pytest.raises(ValueError, match="no parameter that requires a gradient"):
+            train_eps(net, X, SCHEDULE, steps=1)
+    with pytest.raises(ValueError, match=r"after \d updates: lower lr"):
+        train_eps(NoiseMLP(2, 20, width=4), torch.rand(9, 2), SCHEDULE, steps=10, lr=1e30)
+
+
+@pytest.mark.parametrize("call", [diffusion_log_prob, ddpm_sample, ddim_sample, rk4_sample])
+def test_numbers_in_the_place_of_a_schedule_and_infinite_answers(call):
+    with pytest.raises(TypeError, match="must be a NoiseSchedule, got Tensor"):
+        call(eps, X, SCHEDULE.abar)
+    with pytest.raises(ValueError, match="NaN or infinity at t"):
+        call(lambda x, t: x / 0, X + 1, SCHEDULE)
+    with pytest.raises(TypeError, match="must be a NoiseSchedule"):
+        train_eps(NoiseMLP(2, 20, width=4), X, SCHEDULE.abar)
+
+
+@pytest.mark.parametrize("sampler", [ddpm_sample, ddim_sample, rk4_sample])
+def test_samples_of_another_dtype_than_the_network(sampler):
+    """The network is asked in its dtype; the answer has that of the samples."""
+    g = torch.Generator().manual_seed(0)
+    net, start = NoiseMLP(2, 20, width=4, generator=g), torch.randn(5, 2, generator=g)
+    single = sampler(net, start, SCHEDULE, **({} if sampler is ddim_sample else {"generator": g.manual_seed(1)}))
+    double = sampler(
+        net, start.double(), SCHEDULE, **({} if sampler is ddim_sample else {"generator": g.manual_seed(1)})
+    )
+    assert double.dtype == torch.float64
+    if sampler is not ddpm_sample:  # whose noise has other digits
+        torch.testing.assert_close(double.float(), single, atol=1e-4, rtol=1e-4)
+    bound = diffusion_log_prob(net, start.double(), SCHEDULE, n_rounds=2)
+    assert torch.isfinite(bound).all()
 
 
 def test_images_that_cannot_be_halved_twice():

@@ -7,6 +7,7 @@ import math
 import pickle
 import time
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -211,6 +212,12 @@ def test_aggregate_mode_is_the_mixture_of_the_batch():
     uniform = torch.distributions.Categorical(torch.ones(30, dtype=torch.float64))
     expected = torch.distributions.MixtureSameFamily(uniform, components).log_prob(z) - prior.log_prob(z)
     torch.testing.assert_close(grid_kl(mu, logvar, prior, "aggregate", z=z), expected)
+    least = torch.full_like(mu, -12.0)  # what encoders are clamped to, in single precision
+    near = mu + 2e-3 * z
+    components = torch.distributions.Independent(torch.distributions.Normal(mu, (0.5 * least).exp()), 1)
+    expected = torch.distributions.MixtureSameFamily(uniform, components).log_prob(near) - prior.log_prob(near)
+    single = grid_kl(mu.float(), least.float(), prior, "aggregate", z=near.float())
+    assert (single - expected).abs().max() < 2e-3  # rounding of the codes, a ten thousandth of a deviation
     # Codes that fill the prior cost nothing together, though each of them alone is far from it.
     codes = prior.sample(1500, seeded(4))
     narrow = torch.full_like(codes, 2 * math.log(0.15))
@@ -333,6 +340,13 @@ class TestBadInput:
         given = {"mu": torch.zeros(4, 2), "logvar": torch.zeros(4, 2), "prior": GridPrior(2, [0.0, 1.0], 0.25)}
         with pytest.raises(error, match=match):
             grid_kl(**{**given, **change})
+
+    def test_generators(self):
+        for wrong in (0, np.random.default_rng(0)):
+            with pytest.raises(TypeError, match="or None, got"):
+                GridPrior(2, [0.0, 1.0], 0.25).sample(3, generator=wrong)
+            with pytest.raises(TypeError, match="or None, got"):
+                grid_kl(torch.zeros(3, 2), torch.zeros(3, 2), GridPrior(2, [0.0, 1.0], 0.25), generator=wrong)
 
     def test_one_sample_has_no_aggregate(self):
         with pytest.raises(ValueError, match="needs 2 at least"):

@@ -13,6 +13,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
+from manifoldkit.attacks import OnManifoldPGD, symbol_changes
 from manifoldkit.geometry import Manifold
 from manifoldkit.isometry import MLP, annealed
 from manifoldkit.priors import GridPrior, GridVAE, axis_accuracy
@@ -154,6 +155,26 @@ def test_networks_of_the_user_are_copied_and_left_alone():
     np.testing.assert_array_equal(alone, model.message(images)[:3])
 
 
+def test_every_restart_of_given_networks_has_its_own_weights_and_all_are_compared_on_the_same_draws():
+    """Nearly nothing is learned, so that the losses are those of the first weights."""
+    settings = {**TINY, "max_steps": 1, "learning_rate": 1e-12, "n_init": 3, "batch_size": 500}
+    model = GridVAE(PRIOR, encoder=MLP([5, 8, 4]), decoder=MLP([2, 8, 5]), **settings).fit(X)
+    assert len({round(loss, 3) for loss in model.losses_}) == 3
+
+    class Fixed(nn.Module):
+        """Means and variances of its own, the same after every start."""
+
+        def __init__(self, n_in, n_out):
+            super().__init__()
+            self.shift, self.n_out = nn.Parameter(torch.zeros(1)), n_out
+
+        def forward(self, x):
+            return x[:, :1] * torch.ones(self.n_out) + 1e-12 * self.shift
+
+    same = GridVAE(PRIOR, encoder=Fixed(5, 4), decoder=Fixed(2, 5), **settings).fit(X)
+    assert len(set(same.losses_)) == 1
+
+
 def test_kinds_of_arrays(guided):
     z = guided.transform(torch.from_numpy(X).float())
     assert (z.dtype, tuple(z.shape)) == (torch.float32, (500, 2))
@@ -193,6 +214,27 @@ def test_a_trained_model_is_a_manifold(dtype):
     assert np.median(normal) < 1e-2  # ReLU decoders have edges, where the nearest point has no normal
     first = model.inverse_transform(model.transform(off))
     assert (np.linalg.norm(off - points, axis=1) <= np.linalg.norm(off - first, axis=1) + 1e-5).all()
+    np.testing.assert_allclose(model.distance(off), np.linalg.norm(off - points, axis=1), atol=1e-5)
+    assert np.median(model.distance(points)) < 1e-4  # what is on it stays, but for folds of the decoder
+    np.testing.assert_array_equal(model.project(torch.from_numpy(off)).numpy(), points)
+    np.testing.assert_array_equal(model.tangent_basis(off), basis)
+
+
+def test_attacks_walk_on_it(guided):
+    """A network that reads the first symbol is broken by the next symbol, and the walk ends on the manifold."""
+    classifier = nn.Linear(5, 2).double()
+    direction = np.linalg.lstsq(np.c_[X, np.ones(len(X))], SYMBOLS[:, 0] - 0.9, rcond=None)[0]
+    with torch.no_grad():
+        classifier.weight.copy_(torch.from_numpy(np.stack([0 * direction[:-1], direction[:-1]])))
+        classifier.bias.copy_(torch.tensor([0.0, direction[-1]]))
+    x = torch.from_numpy(guided.project(X[SYMBOLS[:, 0] == 0][:20]))
+    attack = OnManifoldPGD(classifier, guided, alpha=0.1, steps=40, bounds=None)
+    result = attack.run(x, torch.zeros(20, dtype=torch.int64))
+    assert result.success.all()
+    assert result.distance_to_manifold.max() < 1e-3
+    report = symbol_changes(result, guided, x, names=("first", "second"))
+    assert report.changed[:, 0].mean() > 0.5
+    assert report.rates()["first"] > 2 * report.rates()["second"]
 
 
 def test_variances_are_clamped():
@@ -212,6 +254,8 @@ class TestBadInput:
             ({"decoder": "tied"}, TypeError, "decoder must be a torch"),
             ({"encoder": MLP([5, 6])}, ValueError, "n_dims=2"),
             ({"decoder": MLP([2, 6])}, ValueError, r"samples of shape \(5,\)"),
+            ({"encoder": nn.Linear(6, 4)}, ValueError, "encoder and decoder must take samples"),
+            ({"decoder": nn.Linear(3, 5)}, ValueError, "encoder and decoder must take samples"),
             ({"kl": "mean"}, ValueError, "kl must be one of"),
             ({"dtype": "float16"}, ValueError, "dtype"),
             ({"beta": -1.0}, ValueError, "beta"),
@@ -222,6 +266,15 @@ class TestBadInput:
             ({"max_steps": 1.5}, TypeError, "max_steps"),
             ({"n_init": 0}, ValueError, "n_init"),
             ({"kl": "aggregate", "batch_size": 1}, ValueError, "a batch of one"),
+            ({"hidden": 32}, TypeError, "sequence of widths"),
+            ({"hidden": (32, 0)}, ValueError, "hidden"),
+            ({"beta": lambda progress: None}, TypeError, r"beta\(progress\) must be a real number"),
+            ({"beta": lambda progress: -1.0}, ValueError, r"beta\(progress\)"),
+            (
+                {"encoder": MLP([5, 4]).requires_grad_(False), "decoder": MLP([2, 5]).requires_grad_(False)},
+                ValueError,
+                "unfreeze",
+            ),
         ],
     )
     def test_of_parameters(self, change, error, match):
@@ -241,6 +294,12 @@ class TestBadInput:
     def test_of_attributes(self, attributes, match):
         with pytest.raises(ValueError, match=match):
             GridVAE(PRIOR, hidden=(4,), max_steps=2).fit(X, attributes=attributes)
+
+    def test_attributes_in_the_place_of_targets(self):
+        with pytest.raises(TypeError, match="attributes must hold levels"):
+            GridVAE(PRIOR, hidden=(4,), max_steps=2).fit(X, attributes=[["red", "round"]] * 500)
+        with pytest.raises(ValueError, match="attributes by name"):
+            GridVAE(PRIOR, hidden=(4,), max_steps=2).fit(X, SYMBOLS)
 
     def test_of_samples(self, guided):
         with pytest.raises(ValueError, match="NaN"):
