@@ -17,7 +17,6 @@ import os
 import statistics
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,14 +25,15 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np
 import torch
+from lil_walks import AFTER, atlas, autoencoder, slopes, walks
 from stored import stored
 from torch import Tensor
 
-from manifoldkit import DiffusionManifold, ManifoldAtlas
-from manifoldkit.attacks import FGSM, PGD, Attack, OnManifoldPGD, RandomTangentWalk
+from manifoldkit import ManifoldAtlas
+from manifoldkit.attacks import FGSM, PGD, Attack
 from manifoldkit.attacks.losses import cross_entropy, margin
 from manifoldkit.datasets import load_mnist
-from manifoldkit.exceptions import ManifoldWarning
+from manifoldkit.geometry import DecoderManifold
 from manifoldkit.isometry import FullLossView, IsometricTrainer, IsometryReport, LocallyIsometricNet
 
 BETAS = (0.0, 0.001, 0.01, 0.1, 1.0, 10.0)
@@ -108,20 +108,42 @@ def in_balls(
     return row
 
 
-def on_the_atlas(
-    net: LocallyIsometricNet, seed: int, x: Tensor, y: Tensor, atlas: Callable[[], ManifoldAtlas]
-) -> dict[str, float]:
-    """Walks on the diffusion manifold of the class of each image."""
-    options = {"alpha": 1.0, "steps": 12, "residual": "carry"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ManifoldWarning)
-        walk = OnManifoldPGD(net, atlas(), **options).run(x[:FEW], y[:FEW])
-        control = RandomTangentWalk(net, atlas(), **options, generator=torch.Generator().manual_seed(seed))
-        return {
-            "on_manifold": float((~walk.success).float().mean()),
-            "on_manifold_steps": float(walk.steps_taken[walk.success].float().mean()),
-            "random_walk": float((~control.run(x[:FEW], y[:FEW]).success).float().mean()),
-        }
+def on_manifolds(
+    nets: dict[tuple[float, int], LocallyIsometricNet],
+    balls: dict[float, list[dict[str, float]]],
+    folder: Path,
+    train: Tensor,
+    x: Tensor,
+    y: Tensor,
+) -> dict[float, list[dict[str, float]]]:
+    """Walks on the diffusion manifold of the class of each image, and on that of an isometric autoencoder."""
+
+    @functools.cache
+    def diffusion() -> ManifoldAtlas:
+        images, labels = load_mnist("train", n_per_class=PER_CLASS, random_state=0)
+        return atlas(images[:, None], labels)
+
+    @functools.cache
+    def decoder() -> DecoderManifold:
+        return autoencoder(train[:10000].flatten(1).numpy(), folder / "autoencoder.pt")
+
+    found: dict[float, list[dict[str, float]]] = {beta: [] for beta in BETAS}
+    for (beta, seed), net in nets.items():
+        row = dict(balls[beta][seed])
+        for name, manifold, images in (("atlas", diffusion, x), ("decoder", decoder, x.flatten(1))):
+
+            def measure(
+                net: LocallyIsometricNet = net,
+                seed: int = seed,
+                manifold: Callable[[], ManifoldAtlas | DecoderManifold] = manifold,
+                images: Tensor = images,
+            ) -> dict[str, float]:
+                return {**walks(net, manifold(), images, y, seed), **slopes(net, manifold(), images, y)}
+
+            on_it = stored(folder / f"{name}_{beta:g}_{seed}.json", measure)
+            row |= {f"{name}_{key}": value for key, value in on_it.items()}
+        found[beta].append(row)
+    return found
 
 
 def cell(rows: list[dict[str, float]], name: str, digits: int = 3) -> str:
@@ -178,7 +200,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("out/lil"), help="folder of networks and rows")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--walk-seeds", type=int, default=3, help="seeds of the walks on the atlas")
+    parser.add_argument("--walk-seeds", type=int, default=3, help="seeds of the walks on manifolds")
     parser.add_argument("--train-only", action="store_true")
     parser.add_argument("--picture", type=Path, help="file for the curves")
     options = parser.parse_args()
@@ -195,35 +217,27 @@ def main() -> None:
     rng = np.random.default_rng(0)
     chosen = np.sort(rng.permutation(len(test_x))[:1000])
     few_x, few_y = test_x[chosen][:, None], test_y[chosen]
-    transferred = {eps: PGD(surrogate, eps=eps, steps=40)(few_x, few_y) for eps in (0.03, 0.1)}
 
     @functools.cache
-    def atlas() -> ManifoldAtlas:
-        base = load_mnist("train", n_per_class=PER_CLASS, random_state=0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ManifoldWarning)
-            return ManifoldAtlas(DiffusionManifold(n_kernel_neighbors=128)).fit(base.images[:, None], base.labels)
+    def transferred() -> dict[float, Tensor]:
+        return {eps: PGD(surrogate, eps=eps, steps=40)(few_x, few_y) for eps in (0.03, 0.1)}
 
     results: dict[float, list[dict[str, float]]] = {beta: [] for beta in BETAS}
-    walks: dict[float, list[dict[str, float]]] = {beta: [] for beta in BETAS}
     for beta, seed in pairs:
         net = nets[beta, seed]
         row = stored(
             folder / f"ball_{beta:g}_{seed}.json",
             lambda n=net, b=beta, s=seed: {
                 "accuracy": survived(n, test_x, test_y),
-                **in_balls(n, b, s, few_x, few_y, transferred),
+                **in_balls(n, b, s, few_x, few_y, transferred()),
             },
         )
         results[beta].append(row)
-    for beta, seed in pairs:
-        if seed < options.walk_seeds:
-            file = folder / f"walk_{beta:g}_{seed}.json"
-            row = stored(file, lambda n=nets[beta, seed], s=seed: on_the_atlas(n, s, few_x, few_y, atlas))
-            walks[beta].append({**results[beta][seed], **row})
-    report(results, walks)
+    some = {pair: net for pair, net in nets.items() if pair[1] < options.walk_seeds}
+    walked = on_manifolds(some, results, folder, x, few_x[:FEW], few_y[:FEW])
+    report(results, walked)
     if options.picture is not None:
-        picture(results, walks, options.picture)
+        picture(results, walked, options.picture)
 
 
 def report(results: dict[float, list[dict[str, float]]], walked: dict[float, list[dict[str, float]]]) -> None:
@@ -258,17 +272,20 @@ def report(results: dict[float, list[dict[str, float]]], walked: dict[float, lis
         },
         results,
     )
-    table(
-        f"On the manifold: walks on a diffusion atlas, 12 steps of 1, and gradient norms (seeds: {len(walked[0.0])})",
-        {
-            "on-manifold PGD": "on_manifold",
-            "steps to break": "on_manifold_steps",
-            "random walk": "random_walk",
-            "L1 gradient of cross entropy": "grad_ce",
-            "L1 gradient of margin": "grad_margin",
-        },
-        walked,
-    )
+    survivors = {"FGSM 0.1": "fgsm_0.1", "PGD margin 0.1": "pgd_margin_0.1", "clean, of 100": "atlas_pgd_0"}
+    for name, key in (("atlas", "atlas"), ("autoencoder", "decoder")):
+        survivors |= {f"{name}: PGD, {k} step{'s'[: k > 1]}": f"{key}_pgd_{k}" for k in AFTER[1:]}
+        survivors |= {f"{name}: random, {AFTER[-1]} steps": f"{key}_random_{AFTER[-1]}"}
+    seeds = len(walked[0.0])
+    table(f"In the ball and on two manifolds: accuracy after steps of length 1 (seeds: {seeds})", survivors, walked)
+    gradients = {
+        "L1, cross entropy": "grad_ce",
+        "L1, margin": "grad_margin",
+        "L2, margin": "atlas_slope",
+        "along the atlas": "atlas_tangent_slope",
+        "along the autoencoder": "decoder_tangent_slope",
+    }
+    table(f"Median norms of gradients at test images (seeds: {seeds})", gradients, walked)
 
 
 if __name__ == "__main__":
