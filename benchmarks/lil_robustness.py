@@ -121,7 +121,7 @@ def on_manifolds(
     @functools.cache
     def diffusion() -> ManifoldAtlas:
         images, labels = load_mnist("train", n_per_class=PER_CLASS, random_state=0)
-        return atlas(images[:, None], labels)
+        return atlas(images[:, None], labels, folder / "atlas.pickle")
 
     @functools.cache
     def decoder() -> DecoderManifold:
