@@ -6,9 +6,10 @@ CPU seconds of one core. Rows are kept in the folder --work, so that an interrup
 `data/` are needed.
 
 The recipe (widths, lambda 0.1, Gaussian codes, L-BFGS from Isomap codes) was designed on seeds 0 and 1; the seeds
-reported begin at 10. The section "published" trains the networks of the source by the same recipe, up to 30 minutes. The "open sphere" of the paper is not described; here it is the cap of 70 degrees around the
-south pole, and the hemisphere. Neither is flat: the floor is the smallest figure of any rotationally symmetric map,
-found numerically, which leaves no way to 0.07 for caps wider than 75 degrees.
+reported begin at 10. The section "published" trains the networks of the source by the same recipe, up to 30 minutes.
+The "open sphere" of the paper is not described; here it is the cap of 70 degrees around the south pole, and the
+hemisphere. Neither is flat: the floor is the smallest figure of any rotationally symmetric map, found numerically,
+which leaves no way to 0.07 for caps wider than 75 degrees.
 """
 
 # ruff: noqa: E402 (threads are set before numpy starts them)
