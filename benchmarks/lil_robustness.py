@@ -176,11 +176,16 @@ def picture(
         "APGD": ("apgd_0.1", "#E69F00", "P"),
     }
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.6), layout="constrained", sharex=True)
-    walks = {"on-manifold PGD": ("on_manifold", "#0072B2", "s"), "random walk": ("random_walk", "#8C8C8C", "o")}
+    on_manifolds = {
+        "atlas, random walk of 12 steps": ("atlas_random_12", "#56B4E9", "o"),
+        "atlas, PGD of 12 steps": ("atlas_pgd_12", "#0072B2", "s"),
+        "autoencoder, random walk of 2 steps": ("decoder_random_2", "#E69F00", "D"),
+        "autoencoder, PGD of 2 steps": ("decoder_pgd_2", "#D55E00", "^"),
+    }
     places = np.arange(len(results))
     panels = (
         (curves, results, r"In the ball $L_\infty \leq 0.1$"),
-        (walks, walked, "On the manifold, walks of 12 steps of 1"),
+        (on_manifolds, walked, "On learned manifolds, steps of length 1"),
     )
     for ax, (lines, rows_of, title) in zip(axes, panels, strict=True):
         for name, (key, colour, marker) in lines.items():

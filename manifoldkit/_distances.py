@@ -83,7 +83,7 @@ class _Condensed(torch.autograd.Function):
 
     @staticmethod
     def forward(x: torch.Tensor, sizes: tuple[int, ...]) -> torch.Tensor:
-        return torch.cat([torch.pdist(part) for part in x.split(sizes)]) if sizes else x.new_zeros(0)
+        return torch.cat([torch.pdist(part) for part in _whole_vectors(x).split(sizes)]) if sizes else x.new_zeros(0)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[torch.Tensor, tuple[int, ...]], output: torch.Tensor) -> None:
@@ -96,9 +96,16 @@ class _Condensed(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph
             return _gradient(x, gradient, ctx.sizes), None
         pairs = [n * (n - 1) // 2 for n in ctx.sizes]
-        cells = zip(gradient.split(pairs), x.contiguous().split(ctx.sizes), distances.split(pairs), strict=True)
+        rows = _whole_vectors(x).contiguous()
+        cells = zip(gradient.split(pairs), rows.split(ctx.sizes), distances.split(pairs), strict=True)
         products = [_pdist_backward(g, part, 2.0, d) for g, part, d in cells]
-        return torch.cat(products) if products else torch.zeros_like(x), None
+        return torch.cat(products)[:, : x.shape[1]] if products else torch.zeros_like(x), None
+
+
+def _whole_vectors(x: torch.Tensor) -> torch.Tensor:
+    """Short rows with zeros behind them, which no distance sees: torch is up to nine times faster for multiples of 8."""
+    rest = -x.shape[1] % 8 if x.shape[1] < _FEW and x.dtype == torch.float32 and not x.is_cuda else 0
+    return torch.nn.functional.pad(x, (0, rest)) if rest else x
 
 
 def _gradient(x: torch.Tensor, gradient: torch.Tensor, sizes: tuple[int, ...]) -> torch.Tensor:
