@@ -103,7 +103,7 @@ class _Condensed(torch.autograd.Function):
 
 
 def _whole_vectors(x: torch.Tensor) -> torch.Tensor:
-    """Short rows with zeros behind them, which no distance sees: torch is up to nine times faster for multiples of 8."""
+    """Short rows with zeros behind them, which no distance sees: torch is many times faster for multiples of 8."""
     rest = -x.shape[1] % 8 if x.shape[1] < _FEW and x.dtype == torch.float32 and not x.is_cuda else 0
     return torch.nn.functional.pad(x, (0, rest)) if rest else x
 
