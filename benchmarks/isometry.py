@@ -66,7 +66,7 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 ALONE = ("hemisphere",)  # surfaces of the first model only
 SEEDS = (10, 11, 12)
-PUBLISHED = {"hidden": (256,) * 5, "activation": "softplus"}  # networks of the source
+PUBLISHED = {"hidden": (256,) * 5, "activation": "softplus", "dtype": "float32"}  # networks of the source
 TARGETS = {"S": 0.03, "Swiss roll": 0.02, "sphere, 70 degrees": 0.07}
 MNIST = {"solver": "adam", "init": None, "dtype": "float32", "batch_size": 128, "max_iter": 10, "normalize": False}
 
