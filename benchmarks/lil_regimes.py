@@ -95,7 +95,7 @@ def main() -> None:
             "pgd": under(PGD(net, eps=EPS, steps=20, loss="margin"), test_x, test_y, 1000),
             "grad_ce": ce,
             "grad_margin": margin,
-            **walks(net, manifold(), test_x[:FEW], test_y[:FEW], seed),
+            **walks(net, manifold(), test_x[:FEW], test_y[:FEW]),
         }
 
     found: dict[tuple[str, float], list[dict[str, float]]] = {}
@@ -122,7 +122,6 @@ def report(found: dict[tuple[str, float], list[dict[str, float]]], seeds: int) -
         "clean, of 100": "pgd_0",
         "atlas: PGD, 4 steps": "pgd_4",
         "atlas: PGD, 12 steps": "pgd_12",
-        "atlas: random, 12 steps": "random_12",
         "L1 gradient, cross entropy": "grad_ce",
         "L1 gradient, margin": "grad_margin",
     }
