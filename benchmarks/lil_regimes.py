@@ -84,7 +84,7 @@ def main() -> None:
 
     @functools.cache
     def manifold() -> ManifoldAtlas:
-        return atlas(x.numpy(), y.numpy(), options.work / "atlas_2000.pickle")
+        return atlas(x.numpy(), y.numpy())
 
     def measure(name: str, beta: float, seed: int) -> dict[str, float]:
         net = regime(name, beta, seed, x, y, diffusion)

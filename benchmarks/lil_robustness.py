@@ -115,22 +115,25 @@ def on_manifolds(
     train: Tensor,
     x: Tensor,
     y: Tensor,
+    names: list[str],
 ) -> dict[float, list[dict[str, float]]]:
     """Walks on the diffusion manifold of the class of each image, and on that of an isometric autoencoder."""
 
     @functools.cache
     def diffusion() -> ManifoldAtlas:
         images, labels = load_mnist("train", n_per_class=PER_CLASS, random_state=0)
-        return atlas(images[:, None], labels, folder / "atlas.pickle")
+        return atlas(images[:, None], labels)
 
     @functools.cache
     def decoder() -> DecoderManifold:
         return autoencoder(train[:10000].flatten(1).numpy(), folder / "autoencoder.pt")
 
+    where = {"atlas": (diffusion, x), "autoencoder": (decoder, x.flatten(1))}
     found: dict[float, list[dict[str, float]]] = {beta: [] for beta in BETAS}
     for (beta, seed), net in nets.items():
         row = dict(balls[beta][seed])
-        for name, manifold, images in (("atlas", diffusion, x), ("decoder", decoder, x.flatten(1))):
+        for name in names:
+            manifold, images = where[name]
 
             def measure(
                 net: LocallyIsometricNet = net,
@@ -140,7 +143,7 @@ def on_manifolds(
             ) -> dict[str, float]:
                 return {**walks(net, manifold(), images, y, seed), **slopes(net, manifold(), images, y)}
 
-            on_it = stored(folder / f"{name}_{beta:g}_{seed}.json", measure)
+            on_it = stored(folder / f"{name}_{len(x)}_{beta:g}_{seed}.json", measure)
             row |= {f"{name}_{key}": value for key, value in on_it.items()}
         found[beta].append(row)
     return found
@@ -159,7 +162,10 @@ def table(title: str, columns: dict[str, str], results: dict[float, list[dict[st
 
 
 def picture(
-    results: dict[float, list[dict[str, float]]], walked: dict[float, list[dict[str, float]]], file: Path
+    results: dict[float, list[dict[str, float]]],
+    walked: dict[float, list[dict[str, float]]],
+    manifolds: list[str],
+    file: Path,
 ) -> None:
     """Accuracy against beta, under the paper's attack and under others of the same size."""
     import matplotlib
@@ -176,16 +182,18 @@ def picture(
         "APGD": ("apgd_0.1", "#E69F00", "P"),
     }
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.6), layout="constrained", sharex=True)
-    on_manifolds = {
+    walks_of = {
         "atlas, random walk of 12 steps": ("atlas_random_12", "#56B4E9", "o"),
         "atlas, PGD of 12 steps": ("atlas_pgd_12", "#0072B2", "s"),
-        "autoencoder, random walk of 2 steps": ("decoder_random_2", "#E69F00", "D"),
-        "autoencoder, PGD of 2 steps": ("decoder_pgd_2", "#D55E00", "^"),
+        "autoencoder, random walk of 4 steps": ("autoencoder_random_4", "#E69F00", "D"),
+        "autoencoder, PGD of 1 step": ("autoencoder_pgd_1", "#009E73", "v"),
+        "autoencoder, PGD of 4 steps": ("autoencoder_pgd_4", "#D55E00", "^"),
     }
+    walks_of = {name: line for name, line in walks_of.items() if line[0].split("_")[0] in manifolds}
     places = np.arange(len(results))
     panels = (
         (curves, results, r"In the ball $L_\infty \leq 0.1$"),
-        (on_manifolds, walked, "On learned manifolds, steps of length 1"),
+        (walks_of, walked, "On learned manifolds, steps of length 1"),
     )
     for ax, (lines, rows_of, title) in zip(axes, panels, strict=True):
         for name, (key, colour, marker) in lines.items():
@@ -206,6 +214,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("out/lil"), help="folder of networks and rows")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--walk-seeds", type=int, default=3, help="seeds of the walks on manifolds")
+    parser.add_argument("--walk-images", type=int, default=FEW)
+    parser.add_argument("--manifolds", nargs="+", default=["atlas", "autoencoder"])
     parser.add_argument("--train-only", action="store_true")
     parser.add_argument("--picture", type=Path, help="file for the curves")
     options = parser.parse_args()
@@ -239,19 +249,25 @@ def main() -> None:
         )
         results[beta].append(row)
     some = {pair: net for pair, net in nets.items() if pair[1] < options.walk_seeds}
-    walked = on_manifolds(some, results, folder, x, few_x[:FEW], few_y[:FEW])
-    report(results, walked)
+    n = options.walk_images
+    walked = on_manifolds(some, results, folder, x, few_x[:n], few_y[:n], options.manifolds)
+    report(results, walked, n, options.manifolds)
     if options.picture is not None:
-        picture(results, walked, options.picture)
+        picture(results, walked, options.manifolds, options.picture)
 
 
-def report(results: dict[float, list[dict[str, float]]], walked: dict[float, list[dict[str, float]]]) -> None:
+def report(
+    results: dict[float, list[dict[str, float]]],
+    walked: dict[float, list[dict[str, float]]],
+    n: int,
+    manifolds: list[str],
+) -> None:
     print("# Locally isometric networks under attack\n")
     print(
         f"Mean ± standard deviation over {len(results[0.0])} seeds. Accuracy on 10,000 test images, under attack on ",
         end="",
     )
-    print("1,000 of them (Square and the walks on manifolds: 100). Command: `python benchmarks/lil_robustness.py`.")
+    print(f"1,000 of them (Square: {FEW}, walks on manifolds: {n}). Command: `python benchmarks/lil_robustness.py`.")
     print("\n## Accuracy\n\n| beta | paper | here | stress | distance correlation | largest stretch |")
     print("|---|---|---|---|---|---|")
     for (beta, rows), paper in zip(results.items(), PAPER, strict=True):
@@ -277,19 +293,14 @@ def report(results: dict[float, list[dict[str, float]]], walked: dict[float, lis
         },
         results,
     )
-    survivors = {"FGSM 0.1": "fgsm_0.1", "PGD margin 0.1": "pgd_margin_0.1", "clean, of 100": "atlas_pgd_0"}
-    for name, key in (("atlas", "atlas"), ("autoencoder", "decoder")):
-        survivors |= {f"{name}: PGD, {k} step{'s'[: k > 1]}": f"{key}_pgd_{k}" for k in AFTER[1:]}
-        survivors |= {f"{name}: random, {AFTER[-1]} steps": f"{key}_random_{AFTER[-1]}"}
     seeds = len(walked[0.0])
-    table(f"In the ball and on two manifolds: accuracy after steps of length 1 (seeds: {seeds})", survivors, walked)
-    gradients = {
-        "L1, cross entropy": "grad_ce",
-        "L1, margin": "grad_margin",
-        "L2, margin": "atlas_slope",
-        "along the atlas": "atlas_tangent_slope",
-        "along the autoencoder": "decoder_tangent_slope",
-    }
+    survivors = {"FGSM 0.1": "fgsm_0.1", "PGD margin 0.1": "pgd_margin_0.1", f"clean, of {n}": f"{manifolds[0]}_pgd_0"}
+    gradients = {"L1, cross entropy": "grad_ce", "L1, margin": "grad_margin", "L2, margin": f"{manifolds[0]}_slope"}
+    for name in manifolds:
+        survivors |= {f"{name}: PGD, {k} step{'s'[: k > 1]}": f"{name}_pgd_{k}" for k in AFTER[1:]}
+        survivors |= {f"{name}: random, {k} steps": f"{name}_random_{k}" for k in AFTER[-2:]}
+        gradients |= {f"along the {name}": f"{name}_tangent_slope"}
+    table(f"In the ball and on manifolds: accuracy after steps of length 1 (seeds: {seeds})", survivors, walked)
     table(f"Median norms of gradients at test images (seeds: {seeds})", gradients, walked)
 
 

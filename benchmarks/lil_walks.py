@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import sys
 import warnings
 from pathlib import Path
@@ -23,20 +22,11 @@ OPTIONS = {"alpha": 1.0, "steps": 12, "residual": "carry"}
 AFTER = (0, 1, 2, 4, 12)  # steps of length 1 after which survivors are counted
 
 
-def atlas(images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], file: Path) -> ManifoldAtlas:
-    """A diffusion manifold for each digit, from the file if it is there."""
-    if not file.exists():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ManifoldWarning)
-            fitted = ManifoldAtlas(DiffusionManifold(n_kernel_neighbors=128)).fit(images, labels)
-            each = np.unique(labels, return_index=True)[1]
-            fitted.tangent_basis(images[each], labels[each])  # what tangents take is found now, and kept in the file
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        partial.write_bytes(pickle.dumps(fitted))
-        partial.replace(file)
-    answer: ManifoldAtlas = pickle.loads(file.read_bytes())
-    return answer
+def atlas(images: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> ManifoldAtlas:
+    """A diffusion manifold for each digit."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ManifoldWarning)
+        return ManifoldAtlas(DiffusionManifold(n_kernel_neighbors=128)).fit(images, labels)
 
 
 def autoencoder(x: np.ndarray[Any, Any], file: Path) -> DecoderManifold:
