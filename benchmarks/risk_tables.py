@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from manifoldkit.attacks import PGD, Attack, SubspacePGD, adversarial_training
 from manifoldkit.datasets import make_circle_task, make_plane_task
-from manifoldkit.geometry import Circle, Plane
+from manifoldkit.geometry import Circle, DecoderManifold, Plane
 from manifoldkit.risk import decompose_risk, tubular_grid_risk
 
 PAPER = {  # eps: R_adv and right side of f, R_adv and right side of f_adv
@@ -136,22 +136,6 @@ def toy_tables(seeds: int, work: Path) -> list[str]:
     return lines
 
 
-class Autoencoded:
-    """The manifold of a decoder: projection through the codes, tangents from its Jacobian."""
-
-    def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
-        self.encoder, self.decoder = encoder, decoder
-        self.jacobian = torch.func.vmap(torch.func.jacfwd(decoder))
-
-    def project(self, x: Tensor) -> Tensor:
-        with torch.no_grad():
-            return self.decoder(self.encoder(x))
-
-    def tangent_basis(self, x: Tensor) -> Tensor:
-        with torch.no_grad():
-            return torch.linalg.qr(self.jacobian(self.encoder(x)).double()).Q.to(x)
-
-
 @lru_cache
 def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     data = load_digits()
@@ -161,7 +145,7 @@ def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 @lru_cache
-def autoencoder(epochs: int, seed: int) -> Autoencoded:
+def autoencoder(epochs: int, seed: int, n_refinements: int = 0) -> DecoderManifold:
     x = digits()[0]
     encoder, decoder = mlp([64, 128, 64, 8], seed), nn.Sequential(*mlp([8, 64, 128, 64], seed), nn.Sigmoid())
     for part in (encoder, decoder):  # smooth, so that tangents turn slowly
@@ -175,7 +159,7 @@ def autoencoder(epochs: int, seed: int) -> Autoencoded:
             optimizer.zero_grad()
             (decoder(encoder(x[rows])) - x[rows]).square().mean().backward()
             optimizer.step()
-    return Autoencoded(encoder.eval(), decoder.eval())
+    return DecoderManifold(encoder.eval(), decoder.eval(), n_refinements=n_refinements)
 
 
 @lru_cache
@@ -195,8 +179,8 @@ def digit_rates(epochs: int, seed: int, mode: str, refine: int) -> list[list[flo
     rows = []
     for eps in DIGIT_EPS:
         risk = decompose_risk(
-            digit_network(seed), x, y, autoencoder(epochs, seed), eps, off_manifold=mode, n_refine=refine, steps=15,
-            restarts=2, random_state=seed,
+            digit_network(seed), x, y, autoencoder(epochs, seed, refine), eps, off_manifold=mode, n_refine=refine,
+            steps=15, restarts=2, random_state=seed,
         )  # fmt: skip
         r = risk.rates()
         rows.append([

@@ -14,6 +14,7 @@ Examples
 from __future__ import annotations
 
 __all__ = [
+    "BoundsWarning",
     "CalibrationWarning",
     "DegenerateTangentWarning",
     "DisconnectedGraphWarning",
@@ -29,6 +30,7 @@ __all__ = [
     "ScheduleWarning",
     "SpectrumTruncatedWarning",
     "UndefinedStatisticWarning",
+    "UnsteadyModelWarning",
 ]
 
 
@@ -64,6 +66,10 @@ class ScaleWarning(ManifoldWarning):
     """The kernel scale lies outside the range in which the diffusion approximates a Laplacian."""
 
 
+class BoundsWarning(ManifoldWarning):
+    """Points of a manifold leave the bounds of valid samples."""
+
+
 class CalibrationWarning(ManifoldWarning):
     """Too few held-out samples for a test to reject anything."""
 
@@ -90,3 +96,7 @@ class ScheduleWarning(ManifoldWarning):
 
 class UndefinedStatisticWarning(ManifoldWarning):
     """A statistic does not exist for these data, and is NaN."""
+
+
+class UnsteadyModelWarning(ManifoldWarning):
+    """A network answers the same samples differently when asked again."""

@@ -10,10 +10,20 @@ from typing import TypeAlias
 import torch
 
 from manifoldkit.attacks.losses import Loss
-from manifoldkit.exceptions import ManifoldWarning
+from manifoldkit.exceptions import ManifoldWarning, UnsteadyModelWarning
 
-__all__ = ["Network", "ProbabilitiesWarning", "as_found", "check_classes", "check_logits", "differentiate"]
+__all__ = [
+    "Network",
+    "ProbabilitiesWarning",
+    "as_found",
+    "check_classes",
+    "check_logits",
+    "differentiate",
+]
 
+
+#: Samples that are shown to a network a second time, to see whether its answers are its own.
+FEW = 4
 
 View: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
 
@@ -50,6 +60,8 @@ def as_found(*models: torch.nn.Module) -> Iterator[None]:
             parameter.requires_grad_(flag)
             parameter.grad = grad
         with torch.no_grad():
+            for module in modules:
+                module._buffers.clear()  # also of those that a forward has registered since
             for module, name, buffer, content in buffers:
                 module._buffers[name] = buffer
                 if buffer is not None and content is not None and not _same(buffer, content):
@@ -141,10 +153,26 @@ class Network:
         return -value if self.targeted else value
 
     def _logits(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if self._checked:
+            return check_logits(self.model(x), len(x))
+        with torch.no_grad():  # before the others: a loss may need what the last forward has left in the model
+            few = check_logits(self.model(x.detach()[:FEW]), min(len(x), FEW))
         logits = check_logits(self.model(x), len(x))
-        if not self._checked:
-            self._check_once(logits.detach(), labels)
+        self._check_once(logits.detach(), labels)
+        self._check_steady(few, logits.detach()[:FEW])
         return logits
+
+    @staticmethod
+    def _check_steady(logits: torch.Tensor, again: torch.Tensor) -> None:
+        rounding = torch.finfo(logits.dtype).eps ** 0.5 * (1 + logits.abs().max())
+        if not ((again - logits).abs() <= rounding).logical_or(again == logits).all():  # equal where infinite
+            warnings.warn(
+                "the model answers samples differently when asked again: it draws random numbers, or lets the samples "
+                "of a batch depend on each other. A walk ends at the first answer that is wrong, be it by luck: "
+                "evaluate the adversaries again, several times, before you call the network broken",
+                UnsteadyModelWarning,
+                stacklevel=2,
+            )
 
     def _check_once(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
         self._checked = True

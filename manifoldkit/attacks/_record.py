@@ -136,7 +136,7 @@ def fingerprint_of(
     for name, attack in attacks.items():
         parts.append(f"{name!r} {type(attack).__module__}.{type(attack).__qualname__}")
         for key, value in sorted(vars(attack).items()):
-            if key not in ("model", "generator", "_layers"):  # replaced by those of the run, or made from the manifold
+            if key not in ("model", "generator"):  # replaced by those of the run
                 what = f"{key} of the attack {name!r}"
                 parts.append(f"{key} {_loss_name(value, what) if key == 'loss' else _hash(value, what)}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

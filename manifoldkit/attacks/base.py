@@ -45,13 +45,16 @@ class Attack(ABC):
 
     Images are torch tensors or numpy arrays of floating numbers, (B, ...) of any sample shape, and the answer has
     their kind, dtype and device. The computation happens on the device and in the dtype of the model's parameters
-    (those of the images when the model has none), so success refers to the images in that dtype. The model runs in
+    (those of the images when the model has none), so success refers to the images in that dtype, and limits are kept
+    up to its rounding. The model runs in
     evaluation mode, its rows are taken to be independent, and afterwards its training flags, `requires_grad`,
     gradients and buffers are as they were, also when the attack raises. Only the gradient by the images is computed,
     also inside `torch.no_grad`. Samples that the model gets wrong from the outset (or that have the target class)
-    are successes of zero steps. A model that draws random numbers leaves the batch at its first lucky draw:
-    evaluate the adversaries again, several times, before you call it broken. Random numbers come from `generator`
-    alone; None is a fresh one, seeded by the operating system, and the global seed is neither read nor changed.
+    are successes of zero steps. Of a model that draws random numbers a sample leaves the batch at the first lucky draw
+    (a warning tells): evaluate the adversaries again, several times, before you call it broken. Random numbers come
+    from `generator` alone, and are drawn for a batch as a whole: other companions, other numbers. None is a fresh one,
+    seeded by the operating system; the global seed is neither read nor changed. Attributes may be set to other values,
+    which are checked as those of the constructor are.
     """
 
     model: torch.nn.Module
@@ -132,10 +135,14 @@ class Attack(ABC):
         result._check()
         return result
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute as the constructor would, ``attack.eps = 0.1`` for instance."""
+        object.__setattr__(self, name, self._read(name, value))
+
     def _store(self, **values: Any) -> None:
         """Set attributes to values that a user gave."""
         for name, value in values.items():
-            setattr(self, name, self._read(name, value))
+            setattr(self, name, value)
 
     def _read(self, name: str, value: Any) -> Any:
         """A value that a user gave for an attribute, checked; the constructor and :meth:`replaced` read by it."""
@@ -159,6 +166,11 @@ class Attack(ABC):
             case "targeted" | "record_path" | "random_start" | "early_stop":
                 return bool(value)
         return value
+
+    def _of_each(self) -> dict[str, torch.Tensor]:
+        """The radii and step lengths that are given for each sample, by their names."""
+        given = {"eps": self.eps, "alpha": self.alpha}
+        return {name: values for name, values in given.items() if values is not None and values.ndim}
 
     def _check(self) -> None:
         """Refuse values that do not go together."""
@@ -199,6 +211,7 @@ class Attack(ABC):
             If shapes do not fit, images are empty, hold NaN or leave the bounds, labels are out of range, or the
             model returns NaN, the wrong shape, or nothing that can be differentiated.
         """
+        self._check()  # attributes may have been set since
         with torch.inference_mode(False), torch.no_grad(), as_found(*self._modules()):
             loss = dlr_of_targets if self.targeted and self.loss is dlr else self.loss
             network = Network(self.model, loss, self.targeted)

@@ -98,7 +98,7 @@ def evaluate(
     loader: Iterable[tuple[Any, Any]],
     attacks: Mapping[str, Attack],
     *,
-    eps: Sequence[float] | None = None,
+    eps: Sequence[float] | Mapping[str, Sequence[float]] | None = None,
     calibration: Any = None,
     path: str | os.PathLike[str] | None = None,
     random_state: int = 0,
@@ -117,11 +117,11 @@ def evaluate(
         A `DataLoader` that does not shuffle, or a list of batches. Read once; empty batches are skipped.
     attacks : dict of str to Attack
         None of them targeted. An `eps` or `alpha` with a number for each sample has them in the order of the loader.
-    eps : sequence of float, optional
-        Budgets for the attacks that have one, in place of their own, whatever its norm and unit: evaluate those that
-        measure otherwise (another norm, codes) by calls of their own. Default: each attack as it is, also of patches,
-        which only their mask limits. The figures of a budget are those of the adversaries found with it or with a
-        smaller one.
+    eps : sequence of float, or dict of str to sequence of float, optional
+        Budgets in place of the attacks' own: for all that have one, whatever its norm and unit, or for each by its
+        name. An attack that the dict leaves out is run as it is, and so is each by default, and always those of
+        patches, which only their mask limits. The figures of a budget are those of the adversaries found with it or
+        with a smaller one; without an attack (eps = 0) there is the clean accuracy.
     calibration : OnManifoldTest, optional
         Fitted on held-out images; gives every adversary its `p_value`.
     path : path, optional
@@ -164,17 +164,9 @@ def evaluate(
             raise ValueError(
                 f"attacks[{name!r}] is targeted and would take the true classes for its goals: evaluate untargeted ones"
             )
-    if eps is not None and not np.iterable(eps):
-        raise TypeError(f"eps must be a sequence of budgets or None, got {eps!r}: take [{eps!r}]")
     if calibration is not None and not hasattr(calibration, "test"):
         raise TypeError(f"calibration must be a fitted OnManifoldTest or None, got {type(calibration).__name__}")
-    budgets = None if eps is None else sorted({float(read_radius(value, "every eps")) for value in eps})
-    if budgets == []:
-        raise ValueError("eps must hold at least one budget, or be None")
-    plan: list[tuple[str, float | None]] = []
-    for name, attack in attacks.items():
-        limited = attack.eps is not None and attack.limited_by_eps
-        plan += [(name, e) for e in budgets] if budgets and limited else [(name, None)]
+    plan = _plan(attacks, eps)
     record = (
         None if path is None else Record(Path(path), fingerprint_of(model, attacks, plan, calibration, random_state))
     )
@@ -207,6 +199,32 @@ def evaluate(
         columns = np.concatenate([np.array(b["figures"][position], dtype=np.float64) for b in batches], axis=1)
         result.samples[key] = dict(zip(FIGURES, columns, strict=True))
     return result
+
+
+def _plan(attacks: Mapping[str, Attack], eps: Any) -> list[tuple[str, float | None]]:
+    """Names of attacks with each of their budgets in rising order, None for the attack as it is."""
+    given = dict(eps) if isinstance(eps, Mapping) else dict.fromkeys(attacks, eps)
+    if unknown := sorted(set(given) - set(attacks), key=str):
+        raise ValueError(f"eps has budgets for {unknown}, which are not among the attacks {sorted(attacks)}")
+    plan: list[tuple[str, float | None]] = []
+    for name, attack in attacks.items():
+        budgets, limited = given.get(name), attack.eps is not None and attack.limited_by_eps
+        if budgets is not None and not np.iterable(budgets):
+            raise TypeError(
+                f"eps must be a sequence of budgets, or a dict of such, got {budgets!r}: take [{budgets!r}]"
+            )
+        numbers = [] if budgets is None else sorted({float(read_radius(value, "every eps")) for value in budgets})
+        if budgets is not None and not numbers:
+            raise ValueError("eps must hold at least one budget, or be None")
+        if isinstance(eps, Mapping) and numbers and not limited:
+            raise ValueError(f"the attack {name!r} has no budget that eps could vary: leave it out of the dict")
+        plan += [(name, e) for e in numbers] if numbers and limited else [(name, None)]
+        for e in numbers if limited else ():
+            try:
+                attack.replaced(eps=e)
+            except ValueError as error:
+                raise ValueError(f"the attack {name!r} refuses a budget: {error}") from error
+    return plan
 
 
 def _batch(
@@ -252,9 +270,8 @@ def _batch(
 
 
 def _of_each(attack: Attack, e: float | None) -> dict[str, torch.Tensor]:
-    """The radii and step lengths of an attack that are given for each sample; a budget `e` stands for all radii."""
-    given = {"alpha": attack.alpha, "eps": attack.eps if e is None else None}
-    return {key: values for key, values in given.items() if values is not None and values.ndim}
+    """What an attack has for each sample; a budget `e` stands for all radii."""
+    return {name: values for name, values in attack._of_each().items() if name != "eps" or e is None}
 
 
 def _misfit(name: str, key: str, values: torch.Tensor, count: str) -> str:

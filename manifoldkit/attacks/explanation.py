@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from manifoldkit._arrays import as_array
+from manifoldkit.attacks._input import read_number
 from manifoldkit.attacks.result import AttackResult
 
 __all__ = ["Explanation", "Reading", "explain"]
@@ -79,7 +80,7 @@ def explain(
     *,
     images: Any = None,
     periods: Mapping[str, float] | None = None,
-    classes: tuple[str, ...] = (),
+    classes: str | tuple[str, ...] = (),
 ) -> Explanation:
     r"""Read the meaning of an attack's walk off the manifold.
 
@@ -102,7 +103,7 @@ def explain(
         The images attacked, needed if the result has no path.
     periods : dict of str to float, optional
         Labels that are angles, and their period: ``{"angle": 360}``.
-    classes : tuple of str, default=()
+    classes : str or tuple of str, default=()
         Labels that are classes.
 
     Returns
@@ -138,7 +139,10 @@ def explain(
             "manifold must have extend and local_average, as a fitted DiffusionManifold has (of an atlas, take the "
             f"member of the class), got {type(manifold).__name__}"
         )
-    periods = {} if periods is None else dict(periods)
+    if periods is not None and not isinstance(periods, Mapping):
+        raise TypeError(f"periods must be a dict of label names and periods, got {periods!r}")
+    periods = {k: read_number(v, f"the period of {k!r}") for k, v in (periods or {}).items()}
+    classes = (classes,) if isinstance(classes, str) else tuple(classes)
     for name in [*periods, *classes]:
         if name not in labels:
             raise ValueError(f"{name!r} is among periods or classes, but not among the labels {sorted(labels)}")
@@ -153,10 +157,15 @@ def explain(
     if len({len(block) for block in columns}) != 1:
         raise ValueError(f"labels must have one length, got {[len(block) for block in columns]}")
     flat, functions = points.reshape(-1, *points.shape[2:]), np.concatenate(columns, axis=1)
-    extended, nearby = (
-        as_array(read(functions, flat)).reshape(*points.shape[:2], width)
-        for read in (manifold.extend, manifold.local_average)
-    )
+    try:
+        extended, nearby = (
+            as_array(read(functions, flat)).reshape(*points.shape[:2], width)
+            for read in (manifold.extend, manifold.local_average)
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"the manifold refuses the labels of its samples, or the points of the walk: {error}"
+        ) from error
     readings = {}
     for name, kind in kinds.items():
         part = slices[name]

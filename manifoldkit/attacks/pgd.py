@@ -76,7 +76,8 @@ class PGD(Attack):
     TypeError
         If an argument has the wrong type.
     ValueError
-        If `eps`, `alpha`, `steps` or `restarts` is not positive, or several restarts have no random start.
+        If `eps`, `alpha`, `steps` or `restarts` is not positive, `eps` is larger than the range of the bounds (L_inf),
+        or several restarts have no random start.
 
     See Also
     --------
@@ -105,6 +106,8 @@ class PGD(Attack):
     momentum: float
     step_control: str
     least_steps = 1
+    #: Whether `eps` limits the entries of images, to which the bounds belong.
+    eps_of_images = True
 
     def __init__(
         self,
@@ -162,6 +165,13 @@ class PGD(Attack):
         super()._check()
         if self.momentum and self.step_control == "apgd":
             raise ValueError("step_control='apgd' has a momentum of its own: leave momentum out")
+        if self.eps_of_images and self._norm == math.inf and self.bounds is not None and self.eps is not None:
+            widest, spans = float(self.eps.max()), self.bounds[1] - self.bounds[0]
+            if widest > spans * (1 + 1e-9):
+                raise ValueError(
+                    f"eps={widest:g} is more than the whole range of the images, bounds={self.bounds}: eps is measured "
+                    "in their units, so that eight levels of 255 are 8 / 255"
+                )
 
     def _bind(
         self,

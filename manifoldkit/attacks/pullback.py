@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -72,13 +71,7 @@ class _Pullback(Constraint):
         self.members = None if self.members is None else self.members[keep]
 
 
-class _PullbackPGD(PGD):
-    @abstractmethod
-    def _phi(self, u: torch.Tensor, members: torch.Tensor | None) -> torch.Tensor:
-        """Images of points u."""
-
-
-class ProjectionAttack(_PullbackPGD):
+class ProjectionAttack(PGD):
     r"""PGD through the projection onto a manifold: the network behind the projection is attacked, no tangents needed.
 
     With the projection :math:`\tilde\imath` as a differentiable layer, points u walk in a ball around the image by
@@ -122,11 +115,6 @@ class ProjectionAttack(_PullbackPGD):
     def __init__(self, model: torch.nn.Module, manifold: Manifold | LabelledManifold, eps: Any, **options: Any) -> None:
         super().__init__(model, eps, manifold=manifold, **options)
 
-    def _store(self, **values: Any) -> None:
-        super()._store(**values)
-        if "manifold" in values:  # a new dict: the layers of the attack copied stay its own
-            self._layers: dict[Any, torch.nn.Module] = {}
-
     def _bind(
         self,
         images: torch.Tensor,
@@ -135,15 +123,22 @@ class ProjectionAttack(_PullbackPGD):
         generator: torch.Generator,
     ) -> Constraint:
         ball = super()._bind(images, eps, manifold_labels, generator)
-        return _Pullback(ball, self._phi, lambda x: x, manifold_labels, self.bounds)
+        layers: dict[Any, torch.nn.Module] = {}  # made anew: the manifold may have been fitted again
 
-    def _phi(self, u: torch.Tensor, members: torch.Tensor | None) -> torch.Tensor:
+        def projected(u: torch.Tensor, members: torch.Tensor | None) -> torch.Tensor:
+            return self._projected(u, members, layers)
+
+        return _Pullback(ball, projected, lambda x: x, manifold_labels, self.bounds)
+
+    def _projected(
+        self, u: torch.Tensor, members: torch.Tensor | None, layers: dict[Any, torch.nn.Module]
+    ) -> torch.Tensor:
         with warnings.catch_warnings():  # a walk may cross the medial axis, as in ManifoldConstraint
             warnings.simplefilter("ignore", MedialAxisWarning)
             if members is not None and hasattr(self.manifold, "manifolds_"):
-                shown: torch.Tensor = self._through_atlas(u, members)
+                shown: torch.Tensor = self._through_atlas(u, members, layers)
             elif members is None and hasattr(self.manifold, "to_module"):
-                shown = self._layer(None, self.manifold)(u)
+                shown = _layer(layers, None, self.manifold)(u)
             else:
                 shown = choose(self.manifold, members).project(u)
         if u.requires_grad and not shown.requires_grad:
@@ -153,7 +148,9 @@ class ProjectionAttack(_PullbackPGD):
             )
         return shown
 
-    def _through_atlas(self, u: torch.Tensor, members: torch.Tensor) -> torch.Tensor:
+    def _through_atlas(
+        self, u: torch.Tensor, members: torch.Tensor, layers: dict[Any, torch.nn.Module]
+    ) -> torch.Tensor:
         atlas: Any = self.manifold
         labels = members.cpu().numpy()
         parts, order = [], []
@@ -161,17 +158,19 @@ class ProjectionAttack(_PullbackPGD):
             rows = np.flatnonzero(labels == label)
             member = atlas.manifolds_[int(np.flatnonzero(atlas.classes_ == label)[0])]
             chosen = torch.from_numpy(rows).to(u.device)
-            parts.append(self._layer(label, member)(u[chosen]))
+            parts.append(_layer(layers, label, member)(u[chosen]))
             order.append(chosen)
         return torch.cat(parts)[torch.cat(order).argsort()]
 
-    def _layer(self, key: Any, manifold: Any) -> torch.nn.Module:
-        if key not in self._layers:
-            self._layers[key] = manifold.to_module()
-        return self._layers[key]
+
+def _layer(layers: dict[Any, torch.nn.Module], key: Any, manifold: Any) -> torch.nn.Module:
+    """The projection as a layer, made once."""
+    if key not in layers:
+        layers[key] = manifold.to_module()
+    return layers[key]
 
 
-class LatentPGD(_PullbackPGD):
+class LatentPGD(PGD):
     r"""PGD on the codes of a generative model: on-manifold adversaries of a learned decoder.
 
     .. math:: \max_\zeta L(f(\mathrm{dec}(z + \zeta)), y), \qquad z = \mathrm{enc}(x), \quad \|\zeta\| \leq \epsilon,
@@ -220,6 +219,7 @@ class LatentPGD(_PullbackPGD):
     decoder: torch.nn.Module
     encoder: torch.nn.Module
     box: tuple[float, float] | None
+    eps_of_images = False
 
     def __init__(
         self,
@@ -258,7 +258,7 @@ class LatentPGD(_PullbackPGD):
         shape = images.shape[1:]
 
         def decoded(codes: torch.Tensor, members: torch.Tensor | None) -> torch.Tensor:
-            shown = self._phi(codes, members)
+            shown = self._decode(codes)
             if shown[0].numel() != shape.numel():
                 raise ValueError(
                     f"the decoder must return images of shape {tuple(shape)}, those attacked, got "
@@ -281,7 +281,7 @@ class LatentPGD(_PullbackPGD):
         codes = codes.detach()
         return codes if self.box is None else codes.clamp(*self.box)
 
-    def _phi(self, u: torch.Tensor, members: torch.Tensor | None) -> torch.Tensor:
+    def _decode(self, u: torch.Tensor) -> torch.Tensor:
         images = self.decoder(u)
         if not isinstance(images, torch.Tensor) or len(images) != len(u):
             what = tuple(images.shape) if isinstance(images, torch.Tensor) else type(images).__name__

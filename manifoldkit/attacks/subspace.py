@@ -16,12 +16,23 @@ from manifoldkit.geometry.protocol import LabelledManifold, Manifold
 
 __all__ = ["SubspacePGD"]
 
+#: Share of the length of a change that may lie outside the subspace after clipping to the bounds (0.06 degrees).
+OFF = 1e-3
+#: Rounds of alternating projections; some ten are enough where the bounds do not touch the subspace.
+MOST_ROUNDS = 200
+
 
 class _SubspaceBall(Constraint):
-    """The part of a ball that lies in the tangent or normal space at the image, cut by the bounds.
+    """The part of a ball that lies in the tangent or normal space at the image, and within the bounds.
 
-    In the L_inf ball a point outside is clipped to the cube, projected back into the subspace, and shortened.
-    Where the gradient has no part in the subspace the step is a random one.
+    A point outside goes to the nearest one in the subspace and the box (the bounds and, for L_inf, the cube) by
+    Dykstra's alternating projections [1]_, and is then shortened, which leaves neither. Where the gradient has no part
+    in the subspace the step is a random one.
+
+    References
+    ----------
+    .. [1] Boyle and Dykstra, "A method for finding projections onto the intersection of convex sets in Hilbert
+       spaces", 1986.
     """
 
     def __init__(
@@ -35,7 +46,15 @@ class _SubspaceBall(Constraint):
         generator: torch.Generator,
     ) -> None:
         self.images, self.basis, self.normal = images, basis, normal
-        self.radius, self.norm, self.bounds, self.generator = column(eps, images), norm, bounds, generator
+        self.radius, self.norm, self.generator = column(eps, images), norm, generator
+        infinite = torch.full_like(images, torch.inf)
+        self.lower, self.upper = -infinite, infinite
+        if norm == math.inf:
+            self.lower, self.upper = -self.radius.expand_as(images), self.radius.expand_as(images)
+        if bounds is not None:
+            self.lower = torch.maximum(self.lower, bounds[0] - images)
+            self.upper = torch.minimum(self.upper, bounds[1] - images)
+        self.bounds = bounds
 
     def start(self) -> torch.Tensor:
         return self.images
@@ -59,19 +78,40 @@ class _SubspaceBall(Constraint):
         return unit(part) if self.norm == 2 else part.sign()
 
     def project(self, x: torch.Tensor) -> torch.Tensor:
-        change = x - self.images
-        if self.norm == math.inf:
-            change = torch.minimum(torch.maximum(change, -self.radius), self.radius)
-        change = self._part(change)
+        change = self._part(x - self.images)
+        rows = self._outside(change, torch.arange(len(x), device=x.device))
+        if len(rows):
+            change[rows] = self._intersect(change, rows)
         x = shorten(self.images + change, self.images, self.radius, self.norm)
         return x if self.bounds is None else x.clamp(*self.bounds)
 
+    def _intersect(self, change: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """The nearest changes in subspace and (nearly) in the box for those of `rows`; none where rounds do not do."""
+        done, todo = change.clone(), rows
+        inside, excess = change[rows], torch.zeros_like(change[rows])
+        for _ in range(MOST_ROUNDS):
+            wanted = inside + excess
+            boxed = torch.minimum(torch.maximum(wanted, self.lower[todo]), self.upper[todo])
+            excess, inside = wanted - boxed, self._part(boxed, todo)
+            off = norms(boxed - inside) > OFF * norms(boxed)
+            done[todo[~off]] = inside[~off]
+            todo, excess, inside = todo[off], excess[off], inside[off]
+            if not len(todo):
+                break
+        done[todo] = 0.0
+        return done[rows]
+
+    def _outside(self, change: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return rows[((change < self.lower) | (change > self.upper)).flatten(1).any(dim=1)]
+
     def select(self, keep: torch.Tensor) -> None:
         self.images, self.basis, self.radius = self.images[keep], self.basis[keep], self.radius[keep]
+        self.lower, self.upper = self.lower[keep], self.upper[keep]
 
-    def _part(self, v: torch.Tensor) -> torch.Tensor:
-        """The part of vectors in the subspace; zero where it is lost in rounding."""
-        tangent = apply(self.basis, coefficients(self.basis, v.flatten(1))).reshape(v.shape)
+    def _part(self, v: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
+        """The part of vectors (of some rows) in the subspace; zero where it is lost in rounding."""
+        basis = self.basis if rows is None else self.basis[rows]
+        tangent = apply(basis, coefficients(basis, v.flatten(1))).reshape(v.shape)
         part = v - tangent if self.normal else tangent
         lost = norms(part) <= 16 * torch.finfo(v.dtype).eps * norms(v)
         return part.masked_fill(column(lost, v).bool(), 0.0)
@@ -87,7 +127,8 @@ class SubspacePGD(PGD):
       straight along the tangent space at the image, which leaves the manifold by :math:`\kappa t^2 / 2`,
     - "ambient": P = I, plain :class:`PGD`.
 
-    Clipping to the bounds turns normal changes a little; `tangent_share` of the result tells by how much.
+    Bounds are kept together with the subspace: a change is moved to the nearest normal (or tangent) one within them, up
+    to a thousandth of its length.
 
     Parameters
     ----------

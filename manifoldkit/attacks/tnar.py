@@ -95,14 +95,14 @@ def tnar_normal(
     eps: Any,
     tangent: Array,
     *,
-    lam: float = 1.0,
+    lam: float = 0.0,
     n_power: int = 10,
     generator: torch.Generator | None = None,
 ) -> Any:
     r"""Change of length `eps`, orthogonal to one tangent change, that moves the predicted probabilities most.
 
-    Power iterations :math:`r \leftarrow H r - \lambda \hat t (\hat t^\top H r) + \lambda r` with the unit vector
-    :math:`\hat t` of the change given. It is orthogonal to that one vector only, not to the tangent space; for that,
+    Power iterations :math:`r \leftarrow (I - \hat t \hat t^\top) H r + \lambda r` with the unit vector :math:`\hat t`
+    of the change given. It is orthogonal to that one vector only, not to the tangent space; for that,
     see :class:`SubspacePGD` with ``component="normal"``.
 
     Parameters
@@ -111,12 +111,14 @@ def tnar_normal(
         As for :func:`tnar_tangent`.
     tangent : tensor or array of shape (B, ...)
         The change to be orthogonal to, from :func:`tnar_tangent`.
-    lam : float, default=1.0
-        Shift of the power iteration; not negative.
+    lam : float, default=0.0
+        Shift of the power iteration; not negative. The source has 1. H is positive semi-definite, so that none is
+        needed, and one that is large beside the eigenvalues of H hardly lets the iteration move.
 
     Returns
     -------
     tensor or array of shape (B, ...)
+        The changes r; zero where the network does not react off the tangent at all (with ``lam=0``).
 
     References
     ----------

@@ -88,7 +88,8 @@ def adversarial_step(
     read_module(model, "model")
     read_number(clean_share, "clean_share", 0, 1)
     if attack is not None and not isinstance(attack, Attack):
-        raise TypeError(f"attack must be an Attack or None, got {type(attack).__name__}")
+        what = f"the class {attack.__name__}: make one" if isinstance(attack, type) else type(attack).__name__
+        raise TypeError(f"attack must be an Attack or None, got {what}")
     if attack is not None and attack.targeted:
         raise ValueError(
             "attack is targeted and would take the true classes for its goals: train with an untargeted one"
@@ -142,10 +143,12 @@ def adversarial_training(
     images : array of shape (n, ...)
     labels : int array of shape (n,)
     attack : Attack, optional
-        None is plain training, with the same batches.
+        None is plain training, with the same batches. An `eps` or `alpha` with a number for each sample has them in the
+        order of `images`.
     epochs : int, default=10
     batch_size : int, default=100
-        The last batch of an epoch may be smaller.
+        The last batch of an epoch may be smaller; a single sample left over joins the batch before, since batch norm
+        refuses one alone.
     optimizer : callable, optional
         Parameters -> optimizer; default: Adam with its own learning rate, 0.001.
     clean_share : float, default=0.5
@@ -175,12 +178,26 @@ def adversarial_training(
     if generator is None:
         generator = torch.Generator()
         generator.seed()
+    if isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(
+            f"optimizer must be a function from parameters to an optimizer, got a {type(optimizer).__name__}: pass its "
+            "class, or lambda parameters: torch.optim.SGD(parameters, lr=0.1)"
+        )
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ValueError("no parameter of the model requires a gradient: there is nothing to train")
+    of_each = attack._of_each() if isinstance(attack, Attack) else {}
+    for name, values in of_each.items():
+        if len(values) != len(x):
+            raise ValueError(f"{name} of the attack holds {len(values)} numbers for {len(x)} images: give one for each")
     algorithm = (torch.optim.Adam if optimizer is None else optimizer)(model.parameters())
     history = TrainingHistory([], [], [])
     for epoch in tqdm(range(epochs), desc="adversarial training", disable=not progress):
         sums = {"loss": 0.0, "clean_accuracy": 0.0, "attacked_accuracy": 0.0}
         now = attack if epoch >= warm_up else None
-        for rows in torch.randperm(len(x), generator=generator).to(x.device).split(batch_size):
+        for chosen in _batches(torch.randperm(len(x), generator=generator), batch_size):
+            if now is not None and of_each:
+                now = now.replaced(**{name: values[chosen] for name, values in of_each.items()})
+            rows = chosen.to(x.device)
             figures = adversarial_step(model, algorithm, x[rows], y[rows], now, clean_share=clean_share)
             for name, value in figures.items():
                 sums[name] += value * len(rows) / len(x)
@@ -188,3 +205,10 @@ def adversarial_training(
             getattr(history, name).append(value)
     model.eval()
     return history
+
+
+def _batches(order: torch.Tensor, size: int) -> list[torch.Tensor]:
+    parts = list(order.split(size))
+    if len(parts) > 1 and len(parts[-1]) == 1 < size:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts

@@ -103,6 +103,11 @@ def _classes(predict: Any | Callable[[Floats], Any], x: Floats, y: Floats) -> ND
     if not callable(predict):
         return class_array(predict, "predict", shape)
     points = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    if hasattr(predict, "state_dict"):
+        raise TypeError(
+            "predict must give classes for points (n, 2) of parameters, got a network: pass a function, such as "
+            "lambda p: net(images_at(p)).argmax(1)"
+        )
     return class_array(predict(points), "predict(points)", (len(points),)).reshape(shape)
 
 

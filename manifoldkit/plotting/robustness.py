@@ -17,13 +17,13 @@ from .success import LINES, spread_out
 __all__ = ["plot_robustness"]
 
 
-def plot_robustness(curves: Mapping[str, Any], *, xlabel: str = r"$\epsilon$", ax: Axes | None = None) -> Axes:
+def plot_robustness(curves: Any, *, xlabel: str = r"$\epsilon$", ax: Axes | None = None) -> Axes:
     """Draw robust accuracy against the budget, a curve for each attack.
 
     Parameters
     ----------
-    curves : dict of str to (eps, accuracy)
-        As from :meth:`manifoldkit.attacks.Evaluation.curves`.
+    curves : Evaluation, or dict of str to (eps, accuracy)
+        An evaluation with lists of budgets, or as from :meth:`manifoldkit.attacks.Evaluation.curves`.
     xlabel : str
     ax : Axes, optional
         Where to draw; default: a new figure.
@@ -45,8 +45,12 @@ def plot_robustness(curves: Mapping[str, Any], *, xlabel: str = r"$\epsilon$", a
     >>> ax.get_ylabel()
     'accuracy'
     """
+    curves = curves.curves() if hasattr(curves, "curves") else curves
     if not isinstance(curves, Mapping) or not curves:
-        raise ValueError("curves must be a dict of names and (eps, accuracy), with one entry at the least")
+        raise ValueError(
+            "curves must be a dict of names and (eps, accuracy), with one entry at the least, or an evaluation with "
+            "lists of budgets: evaluate(..., eps=[0.1, 0.2])"
+        )
     data = {}
     for name, curve in curves.items():
         eps, accuracy = (as_array(part, f"curves[{name!r}]") for part in curve)

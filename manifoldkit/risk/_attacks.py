@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import Any
 
 import torch
 
 from ..attacks import PGD, SubspacePGD, tnar_tangent
 from ..attacks._input import column
-from ..attacks._model import as_found
+from ..attacks._model import as_found, check_logits
 from ..attacks.constraints import norms
-from ..attacks.tangent import bases, choose, tangent_share
+from ..attacks.tangent import bases, checked, choose, tangent_share
+from ..exceptions import MedialAxisWarning
 from ..geometry.protocol import LabelledManifold, Manifold
 from .feet import foot_points
 
@@ -48,14 +50,17 @@ class RiskAttacks:
 
         `members` (B,) are the labels by which a `LabelledManifold` is chosen; None for a plain manifold.
         """
-        feet, _ = foot_points(self.manifold, x, members, n_iter=self.n_refine)
-        feet = feet if self.bounds is None else feet.clamp(*self.bounds)
-        delta = norms(x - feet)
+        foot, _ = foot_points(self.manifold, x, members, n_iter=self.n_refine)
+        feet, inside = self._clipped(foot)
+        delta = norms(x - feet, self.norm)
         at = feet if self.off_manifold == "project" else x
         centre = x if self.off_manifold == "raw" else feet
         radius = torch.full_like(delta, self.eps) + (delta if self.off_manifold == "inflate" else 0.0)
         found = {
             "delta": delta,
+            "off": norms(x - foot),
+            "foot": foot,
+            "inside": inside,
             "radius": radius,
             "centre": centre,
             "centre_class": self._classes(centre),
@@ -68,7 +73,7 @@ class RiskAttacks:
         # The ball of the theorem is open.
         ambient: Any = PGD(self.model, self.eps * (1 - 1e-6), **common).run(at, y, start=at)
         self._put(found, "adv", ambient.success, ambient.adversarial)
-        attack = SubspacePGD(self.model, self.manifold, radius, "normal", **common)
+        attack = SubspacePGD(self.model, self.manifold, self._within_range(radius), "normal", **common)
         normal: Any = attack.run(centre, y, manifold_labels=members, start=centre)
         self._put(found, "normal", normal.success & (normal.tangent_share <= self.tolerance), normal.adversarial)
         self._in_manifold(found, y, members, common)
@@ -90,17 +95,53 @@ class RiskAttacks:
             if not len(rows):
                 return
             options = common if number == 0 else common | {"restarts": 1}
-            attack = SubspacePGD(self.model, self.manifold, budget[rows], "tangent", **options)
+            attack = SubspacePGD(self.model, self.manifold, self._within_range(budget[rows]), "tangent", **options)
             which = None if members is None else members[rows]
             result: Any = attack.run(centre[rows], y[rows], manifold_labels=which, start=start[rows])
-            # The walk's ball lies about the foot of the centre, which is another point if the centre is off ("raw").
-            near = norms(result.adversarial - centre[rows], self.norm) <= budget[rows] * (1 + 1e-6)
-            # Clipped to the bounds, or learned and not idempotent, it may have left the manifold.
-            back = choose(self.manifold, which).project(result.adversarial)
-            landed = norms(result.adversarial - back, self.norm) <= self.tolerance**0.5 * budget[rows] / 2
-            hit = result.success & near & landed
+            hit, points = self._landed(result.adversarial, y[rows], which, centre[rows], budget[rows])
+            shallow = (result.success & ~hit).nonzero()[:, 0]
+            if len(shallow):  # broken, but not where it lands: walk on from there
+                limit = self._within_range(budget[rows][shallow])
+                deeper = attack.replaced(eps=limit, early_stop=False, random_start=False, restarts=1)
+                into, which = rows[shallow], None if which is None else which[shallow]
+                begin = result.adversarial[shallow]
+                end = deeper.run(centre[into], y[into], manifold_labels=which, start=begin).adversarial
+                hit[shallow], points[shallow] = self._landed(end, y[into], which, centre[into], budget[into])
             found["in_manifold"][rows] = hit
-            found["in_manifold_at"][rows[hit]] = result.adversarial[hit]
+            found["in_manifold_at"][rows[hit]] = points[hit]
+
+    def _landed(
+        self,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        members: torch.Tensor | None,
+        centre: torch.Tensor,
+        budget: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which ends of walks have an adversary below them, on the manifold, near the centre and within bounds; and it.
+
+        Clipped to the bounds, or learned and not idempotent, a walk may have left the manifold.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MedialAxisWarning)
+            points = checked(choose(self.manifold, members).project(x), x, "project", tuple(x.shape))
+        points, inside = self._clipped(points)
+        # The walk's ball lies about the foot of the centre, which is another point if the centre is off ("raw").
+        near = norms(points - centre, self.norm) <= budget * (1 + 1e-6)
+        return near & inside & (self._classes(points) != y), points
+
+    def _clipped(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Points of the manifold within the bounds, and where clipping has not taken them off it, (B,) bool."""
+        if self.bounds is None:
+            return points, torch.ones(len(points), dtype=torch.bool, device=points.device)
+        clipped = points.clamp(*self.bounds)
+        return clipped, norms(clipped - points, self.norm) <= self.tolerance**0.5 * self.eps
+
+    def _within_range(self, radius: torch.Tensor) -> torch.Tensor:
+        """Radii of balls that reach no farther than the bounds, whose whole range is allowed anyway."""
+        if self.bounds is None or self.norm != torch.inf:
+            return radius
+        return radius.clamp_max(self.bounds[1] - self.bounds[0])
 
     def _follow(
         self, found: dict[str, torch.Tensor], at: torch.Tensor, y: torch.Tensor, members: torch.Tensor | None
@@ -114,22 +155,28 @@ class RiskAttacks:
             return
         members = None if members is None else members[rows]
         adversary, centre, radius = found["adv_at"][rows], found["centre"][rows], found["radius"][rows] * (1 + 1e-6)
-        feet, share = foot_points(self.manifold, adversary, members, n_iter=self.n_refine)
-        found["share"][rows] = share
-        classes, wrong = self._classes(feet), y[rows]
-        within = norms(feet - centre, self.norm) <= 2 * radius
-        self._add(found, "in_manifold", rows, within & (classes != wrong), feet)
-        change = adversary - centre
-        straight = tangent_share(change, bases(choose(self.manifold, members).tangent_basis(centre), centre))
-        along = (straight <= self.tolerance) & (norms(change, self.norm) <= radius)
-        self._add(found, "normal", rows, along, adversary)
-        height = norms(adversary - feet, self.norm) <= radius
-        above = within & height & (share <= self.tolerance) & (classes != self._classes(adversary))
-        self._add(found, "near", rows, above, adversary)
+        # No adversary is farther from the centre than `radius`: within eps of x, which is within delta of the centre.
+        # Steps from a projection may end at a foot farther away than that of the sample: they begin there, too.
+        begins = [None, found["foot"][rows]] if self.n_refine else [None]
+        candidates = [
+            foot_points(self.manifold, adversary, members, n_iter=self.n_refine, start=begin) for begin in begins
+        ]
+        found["share"][rows] = torch.stack([share for _, share in candidates]).amin(dim=0)
+        for foot, _ in candidates:
+            feet, inside = self._clipped(foot)
+            within = norms(feet - centre, self.norm) <= 2 * radius
+            self._add(found, "in_manifold", rows, within & inside & (self._classes(feet) != y[rows]), feet)
+        basis = bases(choose(self.manifold, members).tangent_basis(centre), centre)
+        straight = tangent_share(adversary - centre, basis)
+        self._add(found, "normal", rows, straight <= self.tolerance, adversary)
+        for feet, share in candidates:
+            low = norms(adversary - feet, self.norm) <= radius  # and so the foot within 2 radius of the centre
+            # Where the foot has the class of the adversary, it is a witness in the manifold, which goes before.
+            self._add(found, "near", rows, low & (share <= self.tolerance), adversary)
 
     def _classes(self, x: torch.Tensor) -> torch.Tensor:
         with torch.no_grad(), as_found(self.model):
-            return self.model(x).argmax(dim=1)
+            return check_logits(self.model(x), len(x)).argmax(dim=1)
 
     @staticmethod
     def _put(found: dict[str, torch.Tensor], name: str, mask: torch.Tensor, points: torch.Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,9 @@ from ..attacks._input import (
     read_steps,
 )
 from ..attacks._model import Network, as_found, check_logits
+from ..attacks.constraints import norms
 from ..attacks.losses import cross_entropy
+from ..exceptions import BoundsWarning
 from ..geometry.protocol import LabelledManifold, Manifold
 from ._attacks import RiskAttacks
 from ._checks import check_eps, check_reach, read_targets
@@ -59,7 +62,7 @@ def decompose_risk(
     off_manifold: str = "project",
     tnar: bool = True,
     n_refine: int = 20,
-    tolerance: float = 0.05,
+    tolerance: float = 1e-3,
     exclude_misclassified: bool = False,
     allow_large_eps: bool = False,
     batch_size: int = 500,
@@ -95,8 +98,9 @@ def decompose_risk(
     loss : str or callable, default="margin"
         Loss of the attacks.
     bounds : (low, high) or None, default=None
-        Range of valid entries. Clipping to it turns normal changes: those that turn by more than `tolerance` do not
-        count.
+        Range of valid entries, such as (0, 1) of images, which all attacks keep to. Points of the manifold beyond them
+        are clipped where samples are evaluated at their foot points, and are no witnesses if that moves them by more
+        than the root of `tolerance` times eps.
     off_manifold : {"project", "inflate", "raw"}, default="project"
         Samples off the manifold are evaluated at their foot points; or where they are, with budgets eps + delta and
         2 (eps + delta) about the foot points, delta their distance; or where they are with the plain budgets, which
@@ -105,8 +109,8 @@ def decompose_risk(
         Start in-manifold attacks also along the tangent in which the network is most sensitive.
     n_refine : int, default=20
         Gauss-Newton steps of the foot points; 0 takes `manifold.project` as it is.
-    tolerance : float, default=0.05
-        Largest tangent share (of the squared length) of a change that counts as normal.
+    tolerance : float, default=0.001
+        Largest tangent share (of the squared length) of a change that counts as normal: 0.001 are 1.8 degrees.
     exclude_misclassified : bool, default=False
         Count normal and in-manifold risk only of samples that are right. By definition both contain the wrong ones.
     allow_large_eps : bool, default=False
@@ -119,6 +123,11 @@ def decompose_risk(
     -------
     RiskDecomposition
         Estimates from below of each risk, since attacks may fail.
+
+    Warns
+    -----
+    BoundsWarning
+        If foot points of samples leave the bounds.
 
     Raises
     ------
@@ -166,6 +175,15 @@ def decompose_risk(
         which = None if members is None else members[rows]
         parts.append(estimate.run(x[rows], labels[rows], which, torch.Generator().manual_seed(seed)))
     found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    if limits is not None and not found["inside"].all():
+        beyond = norms(found["foot"] - found["foot"].clamp(*limits), p_norm) / eps
+        warnings.warn(
+            f"the points of the manifold nearest to {int((~found['inside']).sum())} of {len(x)} samples leave the "
+            f"bounds, by up to {float(beyond.max()):.2g} eps: clipped they are off the manifold, are no witnesses, and "
+            "risks may stay unexplained. Pass bounds=None to look at the manifold as it is",
+            BoundsWarning,
+            stacklevel=2,
+        )
     within = 2 * found["radius"] * (1 + 1e-6)
     if off_manifold != "raw":  # there the samples are no points of the manifold
         _neighbours(found, labels, within, p_norm, members is not None)
@@ -182,7 +200,7 @@ def decompose_risk(
         norm=p_norm,
         **{name: mask.cpu().numpy() for name, mask in masks.items()},
         witnesses={name: like(found[key], X) for name, key in names.items()},
-        off_manifold=found["delta"].double().cpu().numpy() / eps,
+        off_manifold=found["off"].double().cpu().numpy() / eps,
         tangent_share=found["share"].double().cpu().numpy(),
     )
 
@@ -202,15 +220,17 @@ def _neighbours(
 ) -> None:
     """Let the samples be witnesses of each other: their feet lie on the manifold (that of their label, if `same`)."""
     feet = found["centre"].flatten(1).double()
+    height = norms((found["normal_at"] - found["centre"]).nan_to_num(torch.inf), norm)
     fragile = found["normal"] & (found["centre_class"] == labels)  # a change of class along the normal of the foot
     for i in range(0, len(feet), 512):
         rows = slice(i, i + 512)
         near = pairwise_distances(feet[rows], feet, p=norm) <= within[rows, None]
         if same:
             near &= labels[rows, None] == labels
-        wrong = near & (found["centre_class"] != labels[rows, None])
+        wrong = near & found["inside"] & (found["centre_class"] != labels[rows, None])
         _witness(found, "in_manifold", rows, wrong, found["centre"])
-        _witness(found, "near", rows, near & fragile, found["normal_at"])
+        low = height <= within[rows, None] / 2  # budgets differ with "inflate"
+        _witness(found, "near", rows, near & found["inside"] & fragile & low, found["normal_at"])
 
 
 def _witness(found: dict[str, torch.Tensor], name: str, rows: slice, pairs: torch.Tensor, points: torch.Tensor) -> None:

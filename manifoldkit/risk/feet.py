@@ -22,6 +22,7 @@ def foot_points(
     *,
     n_iter: int = 20,
     tolerance: float = 1e-4,
+    start: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     r"""Nearest points of a manifold by Gauss-Newton steps along its tangents.
 
@@ -40,6 +41,9 @@ def foot_points(
         Most steps; 0 is the plain projection.
     tolerance : float, default=1e-4
         Tangent share of the squared rest at which a point is left alone.
+    start : Tensor (B, ...), optional
+        Points of the manifold to begin with, by default the projections; from another beginning the steps may lead to
+        another foot.
 
     Returns
     -------
@@ -65,7 +69,7 @@ def foot_points(
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore", MedialAxisWarning)  # the share that is left tells
         here = choose(manifold, labels)
-        points = checked(here.project(x), x, "project", tuple(x.shape))
+        points = checked(here.project(x), x, "project", tuple(x.shape)) if start is None else start.clone()
         basis = bases(here.tangent_basis(points), x)
         share = _left(x, points, basis)
         length = torch.ones_like(share)

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
-from sklearn.neighbors import NearestNeighbors
 from sklearn.utils.validation import check_is_fitted
 
 from .._arrays import Array, as_array, as_tensor
@@ -19,7 +18,8 @@ from ..attacks.constraints import norms
 from ..attacks.tangent import bases, choose, tangent_share
 from ..exceptions import CalibrationWarning
 from ..geometry.protocol import LabelledManifold, Manifold
-from .calibration import DistanceCalibration
+from .calibration import ROUNDING, DistanceCalibration
+from .real_changes import RealChanges
 
 __all__ = ["OnManifoldReport", "OnManifoldTest"]
 
@@ -40,7 +40,7 @@ class OnManifoldReport:
     tangent_share : float array of shape (B,)
         Share of the change that is tangent to the manifold at the original, NaN without a change.
     tangent_p : float array of shape (B,)
-        Share of real changes, from a held-out sample to its nearest real neighbour, that are at most as tangent; 1
+        Share of real changes about as long, from one held-out sample to another, that are at most as tangent; 1
         without a change (of more than the rounding of single precision, in which networks answer).
     p_value : float array of shape (B,)
         ``min(1, 2 min(distance_p, tangent_p))``, Bonferroni's joint value of the two: below 0.05 the adversary is off
@@ -57,10 +57,11 @@ class OnManifoldTest(BaseEstimator):
     r"""Give adversaries a p-value for being on a manifold, from held-out real samples.
 
     Two things tell that a change has left the manifold: the adversary is farther from it than real samples are, and
-    the change is less tangent, :math:`|T T^\top (x - x_0)|^2 / |x - x_0|^2`, than the change from one real sample to
-    its nearest real neighbour is. Each is ranked among the real ones, of the same label where the manifold is chosen
-    by label, as a conformal p-value :math:`(1 + \#\{\text{real as extreme}\}) / (1 + n)`, and the two are combined.
-    Real data that were not used to fit come out uniform in each, so at most 5 % of them below 0.05.
+    the change is less tangent, :math:`|T T^\top (x - x_0)|^2 / |x - x_0|^2`, than the changes from one real sample to
+    another of about the same length are: noise turns short ones, curvature long ones. Each is ranked among the real
+    ones, of the same label where the manifold is chosen by label, as a conformal p-value
+    :math:`(1 + \#\{\text{real as extreme}\}) / (1 + n)`, and the two are combined. Real data that were not used to fit
+    come out uniform in each, so at most 5 % of them below 0.05.
 
     Parameters
     ----------
@@ -69,16 +70,13 @@ class OnManifoldTest(BaseEstimator):
 
     Attributes
     ----------
-    shares_ : dict of arrays
-        Sorted tangent shares of real changes for each label; one entry, None, for a plain manifold.
+    changes_ : dict of RealChanges
+        What gives the real changes of any length, for each label; one entry, None, for a plain manifold.
 
     Notes
     -----
-    Real neighbours are usually farther apart than an attack moves, and curvature makes their change less tangent; so
-    the test of the share is mild for small changes. It is the other way round where real data have next to no noise
-    (rendered scenes, samples of a decoder) and an attack moves further than neighbours are apart: the chord of a
-    longer walk is less tangent than theirs, and walks that never left the manifold are rejected. Read `distance_p`
-    alone there.
+    No real neighbours are as near as a small change is long; it is compared with those that are nearest, whose change
+    noise and curvature make less tangent. So the test of the share is mild for changes smaller than the data are dense.
 
     Examples
     --------
@@ -116,18 +114,15 @@ class OnManifoldTest(BaseEstimator):
             If there are so few held-out samples of a label that nothing could be rejected.
         """
         self._distances = DistanceCalibration(self.manifold).fit(X, labels)
-        flat = as_array(X, "X").reshape(len(X), -1)
-        groups = self._distances.groups(labels, len(flat))
-        changes = np.empty_like(flat)
+        x = as_tensor(X, "X")
+        groups = self._distances.groups(labels, len(x))
+        basis = self._basis(x, labels)
+        self.changes_: dict[Any, RealChanges] = {}
         for group in set(groups.tolist()):
-            rows = np.flatnonzero(groups == group)
+            rows = torch.from_numpy(np.flatnonzero(groups == group)).to(x.device)
             if len(rows) < 2:
                 raise ValueError(f"label {group!r} has a single held-out sample: give at least two of each")
-            near = NearestNeighbors(n_neighbors=1).fit(flat[rows]).kneighbors(return_distance=False)[:, 0]
-            changes[rows] = flat[rows[near]] - flat[rows]
-        shares = self._shares(X, changes.reshape(np.shape(X)), labels)
-        real = {group: shares[groups == group] for group in set(groups.tolist())}
-        self.shares_ = {group: np.sort(values[~np.isnan(values)]) for group, values in real.items()}
+            self.changes_[group] = RealChanges(x[rows].flatten(1), basis[rows])
         fewest = min(map(len, self._distances.distances_.values()))
         if fewest < ENOUGH:
             warnings.warn(
@@ -143,21 +138,25 @@ class OnManifoldTest(BaseEstimator):
         check_is_fitted(self)
         distances = self._distances.distance(adversarial, labels)
         groups = self._distances.groups(labels, len(distances))
-        if unknown := set(groups.tolist()) - set(self.shares_):
+        if unknown := set(groups.tolist()) - set(self.changes_):
             raise ValueError(f"labels {sorted(unknown)} were not among the held-out samples")
-        shares = self._shares(images, self._change(adversarial, images), labels)
+        change = self._change(adversarial, images)
+        shares, lengths = self._shares(images, change, labels), as_array(norms(change))
+        rounding = 8 * ROUNDING * as_array(norms(as_tensor(images, "images")))
+        with np.errstate(divide="ignore"):  # the normal part that single precision may have put in
+            slack = 1e-12 + np.minimum(1e-3, (rounding / lengths) ** 2)
         distance_p, tangent_p = np.ones(len(distances)), np.ones(len(distances))
-        for group, real in self.shares_.items():
+        for group, real in self.changes_.items():
             rows = groups == group
             reference = self._distances.distances_[group]
             below = np.searchsorted(reference, distances[rows], side="left")
             distance_p[rows] = (1 + len(reference) - below) / (1 + len(reference))
-            tangent_p[rows] = (1 + np.searchsorted(real, shares[rows], side="right")) / (1 + len(real))
+            tangent_p[rows] = real.p_value(shares[rows], lengths[rows], slack[rows])
         tangent_p[np.isnan(shares)] = 1.0
         return OnManifoldReport(distance_p, shares, tangent_p, np.minimum(1.0, 2 * np.minimum(distance_p, tangent_p)))
 
     @staticmethod
-    def _change(adversarial: Array, images: Array) -> Floats:
+    def _change(adversarial: Array, images: Array) -> torch.Tensor:
         """What was changed, (B, *shape); zero for samples that differ by the rounding of a network in float32."""
         end, start = as_tensor(adversarial, "adversarial"), as_tensor(images, "images")
         if end.shape != start.shape:
@@ -166,15 +165,17 @@ class OnManifoldTest(BaseEstimator):
         unit = max(torch.finfo(kind).eps for kind in [torch.float32, *kinds])
         change = end - start.to(end)
         rounding = norms(change) <= 4 * unit * norms(start.to(end))
-        result: Floats = change.masked_fill(column(rounding, change).bool(), 0.0).cpu().numpy()
-        return result
+        return change.masked_fill(column(rounding, change).bool(), 0.0)
 
-    def _shares(self, images: Array, change: Floats, labels: Any) -> Floats:
+    def _shares(self, images: Array, change: torch.Tensor, labels: Any) -> Floats:
         """Tangent share of each change at its image, (B,); NaN without a change."""
         x = as_tensor(images, "images")
-        members = torch.as_tensor(labels) if isinstance(self.manifold, LabelledManifold) else None
-        moved = torch.as_tensor(change).to(x)
-        share = tangent_share(moved, bases(choose(self.manifold, members).tangent_basis(x), x))
+        moved = change.to(x)
         still = ~moved.flatten(1).any(dim=1)
-        result: Floats = share.masked_fill(still, torch.nan).cpu().numpy()
+        share = tangent_share(moved, self._basis(x, labels)).masked_fill(still, torch.nan)
+        result: Floats = share.cpu().numpy()
         return result
+
+    def _basis(self, x: torch.Tensor, labels: Any) -> torch.Tensor:
+        members = torch.as_tensor(labels) if isinstance(self.manifold, LabelledManifold) else None
+        return bases(choose(self.manifold, members).tangent_basis(x), x)

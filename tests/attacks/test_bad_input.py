@@ -257,3 +257,12 @@ def test_bases_that_are_not_orthonormal(use, basis):
 def test_values_replaced(attack, changes, error, message):
     with pytest.raises(error, match=message):
         attack.replaced(**changes)
+
+
+def test_a_radius_of_eight_levels_is_not_eight():
+    net = torch.nn.Linear(2, 2)
+    for kind in (FGSM, PGD):
+        with pytest.raises(ValueError, match="eps=8 is more than the whole range of the images"):
+            kind(net, 8)
+        assert kind(net, 8, bounds=(0, 255)).eps == 8
+        assert kind(net, 8, norm=2).eps == 8

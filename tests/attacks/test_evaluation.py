@@ -24,6 +24,7 @@ from manifoldkit.attacks._record import fingerprint_of
 from manifoldkit.attacks.losses import margin
 from manifoldkit.datasets import make_circle
 from manifoldkit.geometry.exact import Plane
+from manifoldkit.plotting import plot_robustness
 from manifoldkit.risk import OnManifoldTest
 
 EPS = [0.02, 0.05, 0.1]
@@ -70,6 +71,25 @@ def test_table_and_curves_add_up(convnet, images):
     assert accuracy[-1] < accuracy[0]
     assert set(result.curves()) == {"FGSM", "PGD"}
     assert result.to_markdown().count("\n") == len(rows) + 1
+
+
+def test_each_attack_may_have_budgets_of_its_own(convnet, images):
+    y = convnet(images).argmax(1)
+    loader, attacks = batches(images, y), suite(convnet)
+    mixed = evaluate(convnet, loader, attacks, eps={"FGSM": [0.1, 0.02]})
+    assert list(mixed.samples) == [("FGSM", 0.02), ("FGSM", 0.1), ("PGD", None), ("walk", None)]
+    both = evaluate(convnet, loader, attacks, eps=[0.02, 0.1])
+    for e in (0.02, 0.1):
+        assert np.array_equal(mixed.samples["FGSM", e]["success"], both.samples["FGSM", e]["success"])
+    assert set(mixed.curves()) == {"FGSM"}
+
+
+def test_an_evaluation_is_drawn(convnet, images):
+    y = convnet(images).argmax(1)
+    found = evaluate(convnet, batches(images, y), suite(convnet), eps=EPS)
+    assert [line.get_label() for line in plot_robustness(found).lines] == ["FGSM", "PGD"]
+    with pytest.raises(ValueError, match="an evaluation with lists of budgets"):
+        plot_robustness(evaluate(convnet, batches(images, y), suite(convnet)))
 
 
 def test_attacks_are_not_changed_and_may_have_been_made_with_another_model(convnet, images):
@@ -272,8 +292,10 @@ def test_numpy_batches(convnet, images):
 
 def test_batches_in_two_bytes(tmp_path):
     """numpy has no bfloat16."""
-    net = torch.nn.Linear(6, 3).bfloat16()
-    x = torch.rand(20, 6, generator=torch.Generator().manual_seed(0)).bfloat16()
+    generator = torch.Generator().manual_seed(0)
+    net = torch.nn.Linear(6, 3)
+    net.weight.data = torch.randn(3, 6, generator=generator)
+    net, x = net.bfloat16(), torch.rand(20, 6, generator=generator).bfloat16()
     y = net(x).argmax(1)
     attacks = {"PGD": PGD(net, 0.2, steps=5, manifold=Plane(torch.eye(6)[:, :2]))}
     path = tmp_path / "run.jsonl"
@@ -290,7 +312,12 @@ def test_batches_in_two_bytes(tmp_path):
         ({"attacks": {"a": 1}}, TypeError, "must be an Attack"),
         ({"eps": []}, ValueError, "at least one budget"),
         ({"eps": [0.1, -1]}, ValueError, "every eps must be positive"),
-        ({"eps": 0.1}, TypeError, r"sequence of budgets or None, got 0.1: take \[0.1\]"),
+        ({"eps": 0.1}, TypeError, r"sequence of budgets, or a dict of such, got 0.1: take \[0.1\]"),
+        ({"eps": {"PGD": 0.1}}, TypeError, r"got 0.1: take \[0.1\]"),
+        ({"eps": {"pgd": [0.1]}}, ValueError, r"budgets for \['pgd'\], which are not among the attacks \['FGSM', "),
+        ({"eps": {"walk": [0.1]}}, ValueError, "the attack 'walk' has no budget"),
+        ({"eps": [0.1, 1.5]}, ValueError, "the attack 'FGSM' refuses a budget: eps=1.5 is more than the whole range"),
+        ({"eps": [0.0, 0.1]}, ValueError, "every eps must be positive"),
         ({"loader": []}, ValueError, "loader is empty"),
         ({"loader": [torch.rand(3, 1, 6, 6)]}, TypeError, r"pairs \(images, labels\), got Tensor"),
         ({"calibration": 3}, TypeError, "fitted OnManifoldTest or None, got int"),

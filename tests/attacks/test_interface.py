@@ -24,6 +24,7 @@ from manifoldkit.attacks import (
 from manifoldkit.attacks.loop import Walk
 from manifoldkit.attacks.losses import cross_entropy, margin
 from manifoldkit.datasets import make_circle
+from manifoldkit.exceptions import UnsteadyModelWarning
 from manifoldkit.geometry.exact import Plane
 
 
@@ -252,3 +253,38 @@ def test_model_on_the_device_and_images_anywhere(convnet, images, which, where):
     attack.model.cpu()
     attack.generator = torch.Generator().manual_seed(0)
     assert torch.allclose(attack(images, y), result.adversarial.cpu(), atol=1e-6)
+
+
+class Dropping(torch.nn.Linear):
+    """Drops half of its inputs, also in evaluation mode."""
+
+    def forward(self, x):
+        return super().forward(torch.nn.functional.dropout(x, 0.5))
+
+
+class Mixing(torch.nn.Linear):
+    """Subtracts the mean of the batch."""
+
+    def forward(self, x):
+        return super().forward(x - x.mean(dim=0))
+
+
+@pytest.mark.parametrize("kind", [Dropping, Mixing])
+def test_networks_that_answer_differently_when_asked_again_are_noticed(kind):
+    x = torch.rand(20, 5, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(UnsteadyModelWarning, match="draws random numbers, or lets the samples of a batch depend"):
+        FGSM(kind(5, 3), 0.1)(x, torch.zeros(20, dtype=torch.long))
+
+
+def test_attributes_are_read_as_the_constructor_reads_them():
+    x, y = torch.full((3, 2), 0.5), [0, 1, 0]
+    net = torch.nn.Linear(2, 2)
+    attack, other = PGD(net, 0.3), PGD(net, 0.1, 0.05, norm=2, loss="margin", bounds=(0, 2))
+    attack.eps, attack.alpha, attack.loss, attack.norm, attack.bounds = 0.1, 0.05, "margin", 2, [0, 2]
+    assert torch.equal(attack(x, y), other(x, y))
+    for name, value, error in (("eps", -1, ValueError), ("steps", 5.0, TypeError), ("loss", "mse", ValueError)):
+        with pytest.raises(error, match=name):
+            setattr(attack, name, value)
+    attack.restarts = 3
+    with pytest.raises(ValueError, match="pass random_start=True"):
+        attack(x, y)

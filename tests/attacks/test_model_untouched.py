@@ -133,3 +133,14 @@ def test_images_and_labels_are_not_changed(convnet, images):
     adversarial = PGD(convnet, 0.3, steps=5)(array, y.numpy())
     assert adversarial.flags.writeable
     assert (array == x.numpy()).all()
+
+
+def test_buffers_that_a_forward_registers_are_gone_again():
+    class Caching(torch.nn.Linear):
+        def forward(self, x):
+            self.register_buffer("shift", torch.ones(1))
+            return super().forward(x) + self.shift
+
+    model = Caching(4, 3)
+    FGSM(model, 0.1)(torch.rand(2, 4), [0, 1])
+    assert list(model._buffers) == []

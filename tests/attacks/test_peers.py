@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import os
 
 import pytest
@@ -101,6 +103,76 @@ def test_sparse_steps_are_stronger_than_dense_ones(task):
     result = PGD(net, 4.0, 1.0, 20, 1).run(x, y)
     assert result.success.float().mean() > broken
     assert (result.adversarial - x).abs().flatten(1).sum(1).max() <= 4.0 + 1e-5
+
+
+def begin(x: torch.Tensor, size: float) -> torch.Tensor:
+    noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(0), dtype=x.dtype)
+    return (x + size * (2 * noise - 1)).clamp(0, 1)
+
+
+@pytest.mark.parametrize(("norm", "name", "eps"), [("inf", "Linf", 0.1), (2, "L2", 0.8)])
+def test_adaptive_steps_end_where_the_original_does(task, norm, name, eps):
+    """From one start, for most samples; the original counts ties, and gains after a return to the best, otherwise."""
+    from pyautoattack import autopgd_base as peer
+
+    net, x, y = task
+    net, x = copy.deepcopy(net).double(), x.double()
+    start = begin(x, eps / 10)
+    original = peer.APGDAttack(net, n_iter=100, norm=name, eps=eps, device="cpu", use_largereps=False, verbose=False)
+    original.init_hyperparam(x)
+    theirs = original.attack_single_run(x, y, x_init=start.clone())[0]
+    ours = PGD(net, eps, None, 100, norm, step_control="apgd", early_stop=False)(x, y, start=start)
+    same = (ours - theirs).abs().flatten(1).amax(dim=1) <= 1e-6
+    assert same.double().mean() > 0.8
+
+
+@pytest.mark.parametrize(("steps", "halvings"), [(25, {True, False}), (60, {True})])
+def test_adaptive_steps_follow_the_algorithm(task, steps, halvings):
+    """Algorithm 1 of Croce and Hein (2020), written out for one sample in the L_inf ball."""
+    net, x, y = task
+    net, x, y = copy.deepcopy(net).double(), x.double()[:12], y[:12]
+    eps, start = 0.1, begin(x, 0.05)
+
+    def value(z, i):
+        z = z.clone().requires_grad_(True)
+        loss = torch.nn.functional.cross_entropy(net(z[None]), y[i : i + 1])
+        return loss.item(), torch.autograd.grad(loss, z)[0]
+
+    shares = [0.0, 0.22]
+    while shares[-1] < 1:
+        shares.append(shares[-1] + max(shares[-1] - shares[-2] - 0.03, 0.06))
+    checkpoints = [math.ceil(round(p * steps, 9)) for p in shares]
+    seen = set()
+    ours = PGD(net, eps, None, steps, step_control="apgd", early_stop=False)(x, y, start=start)
+    for i, image in enumerate(x):
+
+        def project(z, image=image):
+            return torch.minimum(torch.maximum(z, image - eps), image + eps).clamp(0, 1)
+
+        now, before, size = start[i], start[i], 2 * eps
+        f, gradient = value(now, i)
+        best, f_best, best_gradient = now, f, gradient
+        gains, last, f_best_then, size_then, f_now = 0, 0, f, size, f
+        for k in range(steps):
+            if k in checkpoints[1:]:
+                few = gains < 0.75 * (k - last)
+                idle = size == size_then and f_best == f_best_then
+                size_then, f_best_then = size, f_best
+                seen.add(few or idle)
+                if few or idle:
+                    size /= 2
+                    now, gradient, f_now = best, best_gradient, f_best
+                gains, last = 0, k
+            ahead = project(now + size * gradient.sign())
+            if k > 0:
+                ahead = project(now + 0.75 * (ahead - now) + 0.25 * (now - before))
+            before, now, previous = now, ahead, f_now
+            f_now, gradient = value(now, i)
+            gains += f_now > previous
+            if f_now > f_best:
+                best, f_best, best_gradient = now, f_now, gradient
+        assert (ours[i] - best).abs().max() <= 1e-9
+    assert seen == halvings
 
 
 @pytest.mark.parametrize(("norm", "name", "eps"), [("inf", "Linf", 0.1), (2, "L2", 0.8), (1, "L1", 4.0)])

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
 from manifoldkit.attacks import FGSM, PGD, OnManifoldPGD
+from manifoldkit.attacks.constraints import LinfBall
 from manifoldkit.attacks.l1 import project_l1_box
 from manifoldkit.attacks.losses import dlr
-from manifoldkit.attacks.steps import _checkpoints
+from manifoldkit.attacks.steps import AdaptiveSteps, _checkpoints
 from manifoldkit.geometry.exact import Circle
 
 
@@ -206,3 +207,18 @@ def test_replaced_is_a_copy(convnet, images):
         attack.replaced(eps=-1)
     with pytest.raises(ValueError, match="has no radius"):
         attack.replaced(radius=1)
+
+
+def test_adaptive_steps_are_halved_where_gains_reach_no_new_best():
+    """Of 100 steps each up to the first checkpoint, 22, is a new best; then a fall, and a slow rise that reaches none.
+
+    So the step is halved at the second checkpoint, 41; not at the third, 57, just after; and at the fourth, 70.
+    """
+    ball = LinfBall(torch.zeros(1, 2), torch.ones(1), None)
+    rule = AdaptiveSteps(torch.tensor([2.0]), torch.zeros(1, 2), 100)
+    x, sizes = torch.zeros(1, 2), []
+    for step in range(72):
+        height = float(step) if step <= 22 else 0.1 * (step - 22)
+        x, _ = rule.advance(ball, x, torch.ones(1, 2), torch.tensor([height]), lambda trial: trial[:, 0])
+        sizes.append(rule.alpha.item())
+    assert sizes == [2.0] * 41 + [1.0] * 29 + [0.5] * 2

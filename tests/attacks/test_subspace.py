@@ -185,6 +185,17 @@ def test_projection_attack_through_the_nystrom_layer_and_an_atlas():
     assert (radii - torch.where(members == 0, 1.0, 3.0)).abs().max() < 0.1
 
 
+def test_projection_attack_follows_a_manifold_that_is_fitted_again():
+    ring = make_circle(150, grid=True).points
+    manifold = DiffusionManifold(n_components=15).fit(ring)
+    attack = ProjectionAttack(random_net(2, 2, 3), manifold, 0.2, bounds=None, early_stop=False, steps=2)
+    x = torch.from_numpy(ring[::30])
+    first = attack(x, [0] * 5)
+    manifold.fit(2 * ring)
+    assert (first.norm(dim=1) - 1).abs().max() < 0.01
+    assert (attack(2 * x, [0] * 5).norm(dim=1) - 2).abs().max() < 0.01
+
+
 def test_projection_that_cannot_be_differentiated():
     class Detached(Circle):
         def project(self, x):

@@ -127,3 +127,44 @@ def test_bad_networks_and_batches():
         adversarial_step(net, optimizer, x[:0], y[:0], None)
     with pytest.raises(TypeError, match="images must be a torch tensor, got ndarray"):
         adversarial_step(net, optimizer, x.numpy(), y, None)
+
+
+def test_numbers_for_each_sample_follow_the_order_of_the_images():
+    """Only the second half has a budget worth the name; whether it is shuffled rightly shows in the changes."""
+    x, y = task(60)
+    eps = torch.where(torch.arange(60) < 30, 1e-6, 0.5)
+    seen = []
+
+    class Recording(PGD):
+        def run(self, images, labels, **options):
+            result = super().run(images, labels, **options)
+            seen.append((images, (result.adversarial - images).abs().amax(1)))
+            return result
+
+    net = network()
+    attack = Recording(net, eps, steps=2, bounds=None, early_stop=False)
+    adversarial_training(net, x, y, attack, epochs=1, batch_size=7, generator=torch.Generator().manual_seed(0))
+    assert [len(images) for images, _ in seen] == [7] * 8 + [4]
+    for images, change in seen:
+        which = torch.cdist(images, x).argmin(dim=1)
+        assert torch.equal(change > 1e-3, which >= 30)
+    with pytest.raises(ValueError, match="eps of the attack holds 60 numbers for 50 images"):
+        adversarial_training(net, x[:50], y[:50], attack)
+
+
+def test_a_single_sample_left_over_is_not_alone():
+    x, y = task(41)
+    net = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 2))
+    adversarial_training(net, x, y, epochs=1, batch_size=20)
+    assert net[1].num_batches_tracked == 2
+
+
+def test_what_cannot_be_trained():
+    x, y = task(20)
+    net = network()
+    with pytest.raises(TypeError, match="got a SGD: pass its class, or lambda parameters"):
+        adversarial_training(net, x, y, optimizer=torch.optim.SGD(net.parameters(), 0.1))
+    with pytest.raises(TypeError, match="got the class PGD: make one"):
+        adversarial_training(net, x, y, PGD)
+    with pytest.raises(ValueError, match="nothing to train"):
+        adversarial_training(net.requires_grad_(False), x, y)

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from manifoldkit import DiffusionManifold, ManifoldAtlas
+from manifoldkit.attacks import SubspacePGD
 from manifoldkit.datasets import make_circle, make_circle_task, make_plane_task
-from manifoldkit.exceptions import ReachWarning
+from manifoldkit.exceptions import BoundsWarning, ReachWarning
 from manifoldkit.geometry import Circle, Plane, Sphere
 from manifoldkit.risk import decompose_risk, foot_points, pessimistic_classifier, tubular_grid_risk
 from manifoldkit.risk.result import CAUSES
@@ -361,6 +362,175 @@ def test_bad_input_of_each():
             pessimistic_classifier(n, eps, height=height)
     with pytest.raises(ValueError, match="kind must be"):
         make_circle_task(10, kind="triple")
+
+
+EPS = 0.2
+
+
+class Discs(torch.nn.Module):
+    """A score that is negative in discs, and beyond a limit of the first coordinate."""
+
+    def __init__(self, *discs, beyond=math.inf):
+        super().__init__()
+        self.discs, self.beyond = discs, beyond
+
+    def forward(self, x):
+        scores = [((x[:, 0] - a) ** 2 + (x[:, 1] - b) ** 2 + 1e-12).sqrt() - r for a, b, r in self.discs]
+        return torch.stack([*scores, (self.beyond - x[:, 0]).clamp_max(9)]).amin(0)
+
+
+class Careless(Plane):
+    """The first axis, with a projection that goes astray by a multiple of the height, or falls below the axis."""
+
+    def __init__(self, slope=0.0, drop=0.0):
+        super().__init__([[1.0], [0.0]])
+        self.slope, self.drop = slope, drop
+
+    def project(self, x):
+        return torch.stack([x[:, 0] + self.slope * x[:, 1], 0 * x[:, 1] - self.drop * (x[:, 1].abs() > 1e-9)], dim=1)
+
+
+ASIDE = (0.5 * EPS, 0.5 * EPS, 0.1 * EPS)  # a disc within the ball about the origin, on the normal of another foot
+
+
+@pytest.mark.parametrize(
+    ("score", "manifold", "cause"),
+    [
+        (Discs(ASIDE), LINE, "nearby_normal"),
+        (Discs((0, 0.5 * EPS, 0.1 * EPS)), LINE, "normal"),
+        (Discs((0.5 * EPS, 0, 0.1 * EPS)), LINE, "in_manifold"),
+        (Discs(ASIDE), Careless(slope=1.0), "unexplained"),  # what is called its foot is none: half the rest is tangent
+        (Discs(ASIDE, beyond=2.5 * EPS), Careless(slope=5.0), "unexplained"),  # the "foot" is wrong, but too far away
+        (Discs(ASIDE), Careless(drop=3 * EPS), "unexplained"),  # the rest is normal, but longer than eps
+    ],
+)
+def test_witnesses_count_only_for_what_they_prove(score, manifold, cause):
+    risk = decompose_risk(score, np.zeros((1, 2)), [1], manifold, EPS, n_refine=0, off_manifold="raw", random_state=0)
+    assert risk.adv.all()
+    assert risk.cause.tolist() == [cause]
+    assert risk.normal[0] == (cause == "normal")
+
+
+class Shrinking(Plane):
+    """The first axis, with a projection that is not idempotent, as one that was learned: it moves points inwards."""
+
+    def __init__(self):
+        super().__init__([[1.0], [0.0]])
+
+    def project(self, x):
+        return 0.9 * super().project(x)
+
+
+def test_walks_go_on_until_they_land_on_an_adversary():
+    """Broken at 1.5 eps, where a walk ends, the network is right at 1.35, where it lands; 2 eps land at 1.8."""
+    walk = SubspacePGD(torch.nn.Module(), Shrinking(), 2 * EPS, "tangent")
+    assert float(walk._step_sizes(1, walk.eps.expand(1))) == pytest.approx(0.5 * EPS)
+    risk = decompose_risk(Discs(beyond=1.45 * EPS), np.zeros((1, 2)), [1], Shrinking(), EPS, tnar=False, restarts=1)
+    assert risk.in_manifold.all()
+    assert risk.witnesses["in_manifold"][0, 0] == pytest.approx(1.8 * EPS, rel=1e-5)
+
+
+class TwoLines:
+    """The lines of height 0 and 2, with a projection that takes whatever is above the lower one to the upper one."""
+
+    def project(self, x):
+        return torch.stack([x[:, 0], 2.0 * (x[:, 1] > 0.05)], dim=1)
+
+    def tangent_basis(self, x):
+        return LINE.tangent_basis(x)
+
+
+def test_feet_are_looked_for_from_that_of_the_sample_too():
+    """Else the foot of an adversary may be one that is farther away than the sample itself, and explain nothing."""
+    options = {"off_manifold": "raw", "random_state": 0}
+    risk = decompose_risk(Discs(ASIDE), np.zeros((1, 2)), [1], TwoLines(), EPS, **options)
+    assert risk.cause.tolist() == ["nearby_normal"]
+
+
+@pytest.mark.parametrize("factor", [0.99, 1.01])
+def test_each_risk_begins_at_the_distance_of_the_boundary(factor):
+    above, ahead = Discs((0, 1, 0.9)), Discs(beyond=0.1)
+    x, reached = np.zeros((1, 2)), [factor > 1]
+    risk = decompose_risk(above, x, [1], LINE, 0.1 * factor)
+    assert (risk.adv.tolist(), risk.normal.tolist(), risk.in_manifold.tolist()) == (reached, reached, [False])
+    risk = decompose_risk(ahead, x, [1], LINE, 0.1 * factor)
+    assert (risk.adv.tolist(), risk.normal.tolist(), risk.in_manifold.tolist()) == (reached, [False], [True])
+    assert decompose_risk(ahead, x, [1], LINE, 0.05 * factor).in_manifold.tolist() == reached
+
+
+def test_witnesses_on_the_manifold_lie_near_a_sample_that_is_off_it():
+    """The walk on the axis may go 2 eps from the foot of a sample, which is farther from the sample itself."""
+    x, wrong = np.array([[0.0, 1.5 * EPS]]), Discs(beyond=1.8 * EPS)
+    assert np.hypot(1.8, 1.5) > 2
+    options = {"n_refine": 0, "off_manifold": "raw"}
+    assert not decompose_risk(wrong, x, [1], LINE, EPS, **options).in_manifold.any()
+    assert decompose_risk(wrong, x, [1], LINE, 1.5 * EPS, **options).in_manifold.all()
+
+
+def test_normal_risk_in_a_box_is_of_normal_changes():
+    """Samples on the edge of the box, whose normal is oblique to it: a change that was merely clipped is not normal."""
+    basis = torch.linalg.qr(torch.randn(6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)).Q
+    plane = Plane(basis, torch.full((6,), 0.2))
+    net = torch.nn.Linear(6, 2).double()
+    generator = torch.Generator().manual_seed(1)
+    for p in net.parameters():
+        p.data = torch.randn(p.shape, generator=generator, dtype=torch.float64)
+    net.bias.data = -net.weight.data.sum(dim=1) / 5  # the boundary goes through the plane's origin
+    x = plane.project(torch.rand(400, 6, generator=generator, dtype=torch.float64))
+    x = x[((x >= 0) & (x <= 1)).all(1)][:80]
+    y = net(x).argmax(1)
+    risk = decompose_risk(net, x, y, plane, 0.15, bounds=(0, 1), restarts=1)
+    found = risk.witnesses["normal"][risk.normal]
+    assert 0 < len(found) < len(x)
+    assert ((found >= 0) & (found <= 1)).all()
+    change = found - x[risk.normal]
+    assert ((change @ basis).norm(dim=1) <= 2e-3 * change.norm(dim=1)).all()
+    assert (found == 0).any() or (found == 1).any()  # the box was in the way
+    assert (net(found).argmax(1) != y[risk.normal]).all()
+
+
+@pytest.mark.parametrize("off_manifold", ["project", "inflate"])
+def test_budgets_inside_may_exceed_the_range(off_manifold):
+    """2 (eps + delta) of an eps that is allowed; delta is measured in the norm of the budget."""
+    x, plane = np.random.default_rng(0).random((10, 4)), Plane(np.eye(4)[:, :2], np.full(4, 0.5))
+    generator = torch.Generator().manual_seed(0)
+    net = torch.nn.Linear(4, 3).double()
+    net.weight.data = torch.randn(3, 4, generator=generator, dtype=torch.float64)
+    risk = decompose_risk(net, x, [0] * 10, plane, 0.6, norm="inf", bounds=(0, 1), off_manifold=off_manifold, steps=5)
+    assert not risk.violations.any()
+
+
+def test_witnesses_on_the_normals_of_others_are_within_the_own_budget():
+    """With budgets of eps + delta the adversary of a sample far off is none for one on the line."""
+    score, x = Discs((0.3, 0.9, 0.1)), np.array([[0.0, 0.0], [0.3, 0.75]])
+    risk = decompose_risk(score, x, [1, 1], LINE, 0.2, off_manifold="inflate")
+    assert risk.normal.tolist() == [False, True]
+    assert not risk.nnr.any()
+
+
+def test_points_of_the_manifold_beyond_the_bounds_are_no_witnesses():
+    """The line x = 1.05 lies beyond the box; what is clipped to it is off the line by a quarter of eps."""
+    line = Plane([[0.0], [1.0]], [1.05, 0.0])
+
+    class Low(torch.nn.Module):
+        def forward(self, x):
+            return 0.6 - x[:, 1]
+
+    with pytest.warns(BoundsWarning, match=r"1 of 1 samples leave the bounds, by up to 0\.25 eps"):
+        risk = decompose_risk(Low(), np.array([[1.0, 0.5]]), [1], line, 0.2, bounds=(0, 1))
+    assert risk.off_manifold[0] == pytest.approx(0.25)
+    assert risk.adv.all()
+    assert not risk.in_manifold.any()
+    assert decompose_risk(Low(), np.array([[1.0, 0.5]]), [1], line, 0.2).in_manifold.all()
+
+
+def test_a_network_that_gives_nan_beside_the_data_is_refused():
+    class Root(torch.nn.Module):
+        def forward(self, x):
+            return torch.stack([0 * x[:, 0], torch.where(x[:, 1] == 0, 1.0, torch.nan)], dim=1)
+
+    with pytest.raises(ValueError, match="NaN logits"):
+        decompose_risk(Root(), np.array([[0.0, 0.0], [0.0, 0.1]]), [1, 1], LINE, 0.2, off_manifold="inflate")
 
 
 def test_whole_space_and_point_manifolds():

@@ -9,7 +9,7 @@ import torch
 from manifoldkit import DiffusionManifold, ManifoldAtlas
 from manifoldkit.attacks import PGD
 from manifoldkit.datasets import make_circle
-from manifoldkit.geometry import Circle
+from manifoldkit.geometry import Circle, Plane
 from manifoldkit.risk import OnManifoldTest
 
 
@@ -30,6 +30,76 @@ def test_real_data_are_uniform_and_rarely_rejected(seed):
         assert abs((distance_p <= level).mean() - level) < 0.07
         assert abs((report.tangent_p <= level).mean() - level) < 0.07
         assert (report.p_value <= level).mean() <= level + 0.04
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+@pytest.mark.parametrize("length", [0.05, 0.3, 1.0, 1.7])
+def test_changes_are_compared_with_real_ones_of_their_length(noise, length):
+    """Real samples at any distance come out uniform, or less often small: chords of a circle are the less tangent."""
+    levels, rejected = (0.05, 0.1, 0.25, 0.5), []
+    for seed in range(3):
+        test = OnManifoldTest(Circle()).fit(ring(600, seed, noise))
+        fresh = ring(600, 100 + seed, noise)
+        apart = np.linalg.norm(fresh[:, None] - fresh, axis=2)
+        other = fresh[abs(apart - length).argmin(axis=1)]
+        tangent_p = test.test(other, fresh).tangent_p
+        rejected.append([(tangent_p <= level).mean() for level in levels])
+        assert (test.test(1.15 * other, fresh).p_value < 0.05).all()
+    assert (np.mean(rejected, axis=0) <= np.array(levels) + 0.04).all()
+    assert noise == 0 or abs(np.mean(rejected, axis=0) - levels).max() < 0.07
+
+
+def test_real_neighbours_among_few_and_noisy_samples_are_uniform():
+    """40 samples of a circle in ten dimensions, whose noise is as long as the way to the neighbours."""
+
+    def sample(n, rng):
+        angle = 2 * np.pi * rng.random(n)
+        x = np.zeros((n, 10))
+        x[:, 0], x[:, 1] = np.cos(angle), np.sin(angle)
+        return x + 0.05 * rng.standard_normal((n, 10))
+
+    class Ring:
+        def project(self, x):
+            return torch.cat([Circle().project(x[:, :2]), 0 * x[:, 2:]], dim=1)
+
+        def tangent_basis(self, x):
+            basis = Circle().tangent_basis(x[:, :2])
+            return torch.cat([basis, basis.new_zeros(len(x), 8, 1)], dim=1)
+
+    low = []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        test, fresh = OnManifoldTest(Ring()).fit(sample(40, rng)), sample(40, rng)
+        apart = np.linalg.norm(fresh[:, None] - fresh, axis=2) + 9 * np.eye(40)
+        report = test.test(fresh[apart.argmin(axis=1)], fresh)
+        low.append([(report.tangent_p <= level).mean() for level in (0.05, 0.25, 0.5)])
+    assert (np.abs(np.mean(low, axis=0) - [0.05, 0.25, 0.5]) < [0.03, 0.05, 0.06]).all()
+
+
+@pytest.mark.parametrize("dimension", [10, 50])
+def test_single_precision_is_no_normal_part(dimension):
+    rng = np.random.default_rng(0)
+    plane = Plane(np.eye(dimension)[:, :5])
+    x = plane.project(rng.standard_normal((200, dimension)))
+    held, begin, end = x[:100], x[100:150], x[150:]
+    for kind in (np.float64, np.float32):
+        turn = np.linalg.qr(rng.standard_normal((dimension, dimension)))[0]
+        test = OnManifoldTest(Plane(turn[:, :5])).fit(held @ turn.T)
+        report = test.test((end @ turn.T).astype(kind), (begin @ turn.T).astype(kind))
+        assert (report.p_value > 0.05).all()
+
+
+@pytest.mark.parametrize("spacing", [1, 5])
+def test_long_walks_among_samples_without_noise_are_on_the_manifold(spacing):
+    """Also where the real samples are a lattice, whose distances the walk lies between."""
+    t = np.radians(np.arange(0, 360, spacing))
+    test = OnManifoldTest(Circle()).fit(np.column_stack([np.cos(t), np.sin(t)]))
+    start = np.array([[1.0, 0.0]])
+    for degrees in np.radians([0.3, 2.4, 7.7, 33.0, 90.5, 179.0]):
+        end = np.array([[np.cos(degrees), np.sin(degrees)]])
+        assert test.test(end, start).p_value > 0.05
+    for factor in (0.98, 1.02):
+        assert test.test(factor * end, start).p_value < 0.05
 
 
 def test_normal_changes_are_rejected_and_tangent_ones_are_not():
