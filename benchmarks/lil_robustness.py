@@ -17,7 +17,6 @@ import os
 import statistics
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,14 +25,15 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np
 import torch
+from lil_walks import AFTER, atlas, autoencoder, slopes, walks
 from stored import stored
 from torch import Tensor
 
-from manifoldkit import DiffusionManifold, ManifoldAtlas
-from manifoldkit.attacks import FGSM, PGD, Attack, OnManifoldPGD, RandomTangentWalk
+from manifoldkit import ManifoldAtlas
+from manifoldkit.attacks import FGSM, PGD, Attack
 from manifoldkit.attacks.losses import cross_entropy, margin
 from manifoldkit.datasets import load_mnist
-from manifoldkit.exceptions import ManifoldWarning
+from manifoldkit.geometry import DecoderManifold
 from manifoldkit.isometry import FullLossView, IsometricTrainer, IsometryReport, LocallyIsometricNet
 
 BETAS = (0.0, 0.001, 0.01, 0.1, 1.0, 10.0)
@@ -108,20 +108,45 @@ def in_balls(
     return row
 
 
-def on_the_atlas(
-    net: LocallyIsometricNet, seed: int, x: Tensor, y: Tensor, atlas: Callable[[], ManifoldAtlas]
-) -> dict[str, float]:
-    """Walks on the diffusion manifold of the class of each image."""
-    options = {"alpha": 1.0, "steps": 12, "residual": "carry"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ManifoldWarning)
-        walk = OnManifoldPGD(net, atlas(), **options).run(x[:FEW], y[:FEW])
-        control = RandomTangentWalk(net, atlas(), **options, generator=torch.Generator().manual_seed(seed))
-        return {
-            "on_manifold": float((~walk.success).float().mean()),
-            "on_manifold_steps": float(walk.steps_taken[walk.success].float().mean()),
-            "random_walk": float((~control.run(x[:FEW], y[:FEW]).success).float().mean()),
-        }
+def on_manifolds(
+    nets: dict[tuple[float, int], LocallyIsometricNet],
+    balls: dict[float, list[dict[str, float]]],
+    folder: Path,
+    train: Tensor,
+    x: Tensor,
+    y: Tensor,
+    names: list[str],
+) -> dict[float, list[dict[str, float]]]:
+    """Walks on the diffusion manifold of the class of each image, and on that of an isometric autoencoder."""
+
+    @functools.cache
+    def diffusion() -> ManifoldAtlas:
+        images, labels = load_mnist("train", n_per_class=PER_CLASS, random_state=0)
+        return atlas(images[:, None], labels)
+
+    @functools.cache
+    def decoder() -> DecoderManifold:
+        return autoencoder(train[:10000].flatten(1).numpy(), folder / "autoencoder.pt")
+
+    where = {"atlas": (diffusion, x), "autoencoder": (decoder, x.flatten(1))}
+    found: dict[float, list[dict[str, float]]] = {beta: [] for beta in BETAS}
+    for (beta, seed), net in nets.items():
+        row = dict(balls[beta][seed])
+        for name in names:
+            manifold, images = where[name]
+
+            def measure(
+                net: LocallyIsometricNet = net,
+                seed: int = seed,
+                manifold: Callable[[], ManifoldAtlas | DecoderManifold] = manifold,
+                images: Tensor = images,
+            ) -> dict[str, float]:
+                return {**walks(net, manifold(), images, y, seed), **slopes(net, manifold(), images, y)}
+
+            on_it = stored(folder / f"{name}_{len(x)}_{beta:g}_{seed}.json", measure)
+            row |= {f"{name}_{key}": value for key, value in on_it.items()}
+        found[beta].append(row)
+    return found
 
 
 def cell(rows: list[dict[str, float]], name: str, digits: int = 3) -> str:
@@ -137,7 +162,10 @@ def table(title: str, columns: dict[str, str], results: dict[float, list[dict[st
 
 
 def picture(
-    results: dict[float, list[dict[str, float]]], walked: dict[float, list[dict[str, float]]], file: Path
+    results: dict[float, list[dict[str, float]]],
+    walked: dict[float, list[dict[str, float]]],
+    manifolds: list[str],
+    file: Path,
 ) -> None:
     """Accuracy against beta, under the paper's attack and under others of the same size."""
     import matplotlib
@@ -154,11 +182,18 @@ def picture(
         "APGD": ("apgd_0.1", "#E69F00", "P"),
     }
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.6), layout="constrained", sharex=True)
-    walks = {"on-manifold PGD": ("on_manifold", "#0072B2", "s"), "random walk": ("random_walk", "#8C8C8C", "o")}
+    walks_of = {
+        "atlas, random walk of 12 steps": ("atlas_random_12", "#56B4E9", "o"),
+        "atlas, PGD of 12 steps": ("atlas_pgd_12", "#0072B2", "s"),
+        "autoencoder, random walk of 4 steps": ("autoencoder_random_4", "#E69F00", "D"),
+        "autoencoder, PGD of 1 step": ("autoencoder_pgd_1", "#009E73", "v"),
+        "autoencoder, PGD of 4 steps": ("autoencoder_pgd_4", "#D55E00", "^"),
+    }
+    walks_of = {name: line for name, line in walks_of.items() if line[0].split("_")[0] in manifolds}
     places = np.arange(len(results))
     panels = (
         (curves, results, r"In the ball $L_\infty \leq 0.1$"),
-        (walks, walked, "On the manifold, walks of 12 steps of 1"),
+        (walks_of, walked, "On learned manifolds, steps of length 1"),
     )
     for ax, (lines, rows_of, title) in zip(axes, panels, strict=True):
         for name, (key, colour, marker) in lines.items():
@@ -178,7 +213,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("out/lil"), help="folder of networks and rows")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--walk-seeds", type=int, default=3, help="seeds of the walks on the atlas")
+    parser.add_argument("--walk-seeds", type=int, default=3, help="seeds of the walks on manifolds")
+    parser.add_argument("--walk-images", type=int, default=FEW)
+    parser.add_argument("--manifolds", nargs="+", default=["atlas", "autoencoder"])
     parser.add_argument("--train-only", action="store_true")
     parser.add_argument("--picture", type=Path, help="file for the curves")
     options = parser.parse_args()
@@ -195,44 +232,42 @@ def main() -> None:
     rng = np.random.default_rng(0)
     chosen = np.sort(rng.permutation(len(test_x))[:1000])
     few_x, few_y = test_x[chosen][:, None], test_y[chosen]
-    transferred = {eps: PGD(surrogate, eps=eps, steps=40)(few_x, few_y) for eps in (0.03, 0.1)}
 
     @functools.cache
-    def atlas() -> ManifoldAtlas:
-        base = load_mnist("train", n_per_class=PER_CLASS, random_state=0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ManifoldWarning)
-            return ManifoldAtlas(DiffusionManifold(n_kernel_neighbors=128)).fit(base.images[:, None], base.labels)
+    def transferred() -> dict[float, Tensor]:
+        return {eps: PGD(surrogate, eps=eps, steps=40)(few_x, few_y) for eps in (0.03, 0.1)}
 
     results: dict[float, list[dict[str, float]]] = {beta: [] for beta in BETAS}
-    walks: dict[float, list[dict[str, float]]] = {beta: [] for beta in BETAS}
     for beta, seed in pairs:
         net = nets[beta, seed]
         row = stored(
             folder / f"ball_{beta:g}_{seed}.json",
             lambda n=net, b=beta, s=seed: {
                 "accuracy": survived(n, test_x, test_y),
-                **in_balls(n, b, s, few_x, few_y, transferred),
+                **in_balls(n, b, s, few_x, few_y, transferred()),
             },
         )
         results[beta].append(row)
-    for beta, seed in pairs:
-        if seed < options.walk_seeds:
-            file = folder / f"walk_{beta:g}_{seed}.json"
-            row = stored(file, lambda n=nets[beta, seed], s=seed: on_the_atlas(n, s, few_x, few_y, atlas))
-            walks[beta].append({**results[beta][seed], **row})
-    report(results, walks)
+    some = {pair: net for pair, net in nets.items() if pair[1] < options.walk_seeds}
+    n = options.walk_images
+    walked = on_manifolds(some, results, folder, x, few_x[:n], few_y[:n], options.manifolds)
+    report(results, walked, n, options.manifolds)
     if options.picture is not None:
-        picture(results, walks, options.picture)
+        picture(results, walked, options.manifolds, options.picture)
 
 
-def report(results: dict[float, list[dict[str, float]]], walked: dict[float, list[dict[str, float]]]) -> None:
+def report(
+    results: dict[float, list[dict[str, float]]],
+    walked: dict[float, list[dict[str, float]]],
+    n: int,
+    manifolds: list[str],
+) -> None:
     print("# Locally isometric networks under attack\n")
     print(
         f"Mean ± standard deviation over {len(results[0.0])} seeds. Accuracy on 10,000 test images, under attack on ",
         end="",
     )
-    print("1,000 of them (Square and the walks on manifolds: 100). Command: `python benchmarks/lil_robustness.py`.")
+    print(f"1,000 of them (Square: {FEW}, walks on manifolds: {n}). Command: `python benchmarks/lil_robustness.py`.")
     print("\n## Accuracy\n\n| beta | paper | here | stress | distance correlation | largest stretch |")
     print("|---|---|---|---|---|---|")
     for (beta, rows), paper in zip(results.items(), PAPER, strict=True):
@@ -258,17 +293,15 @@ def report(results: dict[float, list[dict[str, float]]], walked: dict[float, lis
         },
         results,
     )
-    table(
-        f"On the manifold: walks on a diffusion atlas, 12 steps of 1, and gradient norms (seeds: {len(walked[0.0])})",
-        {
-            "on-manifold PGD": "on_manifold",
-            "steps to break": "on_manifold_steps",
-            "random walk": "random_walk",
-            "L1 gradient of cross entropy": "grad_ce",
-            "L1 gradient of margin": "grad_margin",
-        },
-        walked,
-    )
+    seeds = len(walked[0.0])
+    survivors = {"FGSM 0.1": "fgsm_0.1", "PGD margin 0.1": "pgd_margin_0.1", f"clean, of {n}": f"{manifolds[0]}_pgd_0"}
+    gradients = {"L1, cross entropy": "grad_ce", "L1, margin": "grad_margin", "L2, margin": f"{manifolds[0]}_slope"}
+    for name in manifolds:
+        survivors |= {f"{name}: PGD, {k} step{'s'[: k > 1]}": f"{name}_pgd_{k}" for k in AFTER[1:]}
+        survivors |= {f"{name}: random, {k} steps": f"{name}_random_{k}" for k in AFTER[-2:]}
+        gradients |= {f"along the {name}": f"{name}_tangent_slope"}
+    table(f"In the ball and on manifolds: accuracy after steps of length 1 (seeds: {seeds})", survivors, walked)
+    table(f"Median norms of gradients at test images (seeds: {seeds})", gradients, walked)
 
 
 if __name__ == "__main__":

@@ -34,9 +34,7 @@ from manifoldkit.isometry.distortion import code_grid
 
 parser = argparse.ArgumentParser(description="Isometric autoencoders against others on three surfaces.")
 parser.add_argument("--out", type=Path, default=Path("out"), help="folder of the pictures (default: out)")
-parser.add_argument(
-    "--iterations", type=int, default=1200, help="of L-BFGS for the I-AE; a third for the others (default: 1200)"
-)
+parser.add_argument("--iterations", type=int, default=1000, help="of L-BFGS for each autoencoder (default: 1000)")
 options = parser.parse_args()
 options.out.mkdir(parents=True, exist_ok=True)
 
@@ -47,8 +45,7 @@ SURFACES = {
     "open sphere": make_open_sphere(1000, opening=np.radians(110), random_state=SEED),
 }
 VIEWS = {"S": (15, -75), "Swiss roll": (12, -72), "open sphere": (35, -60)}
-FEWER = options.iterations // 3
-MODELS = {"I-AE": {}, **{name: {"init": None, "max_iter": FEWER, **baseline(name)} for name in BASELINES}}
+MODELS = {"I-AE": {}, **{name: {"init": None, **baseline(name)} for name in BASELINES}}
 
 # %%
 # Fits
@@ -73,7 +70,7 @@ for row, (surface, sample) in enumerate(SURFACES.items()):
     ax.set_title(surface, fontsize=11)
     for column, (name, settings) in enumerate(MODELS.items(), start=1):
         start = time.process_time()
-        model = IsometricAutoencoder(2, **{"max_iter": options.iterations, **settings}, random_state=SEED).fit(points)
+        model = IsometricAutoencoder(2, max_iter=options.iterations, **settings, random_state=SEED).fit(points)
         seconds = time.process_time() - start
         codes = model.transform(points)
         std = edge_ratio_std(model.inverse_transform, codes)

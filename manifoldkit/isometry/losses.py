@@ -110,8 +110,8 @@ class IsometricLoss(torch.nn.Module):
         if n == 0:
             raise ValueError("the batch holds no sample: x and z must have at least one row")
         order, sizes = self._cells(y, n, z.device)
-        before, after = self._distances(x, order, sizes), condensed_distances(z[order], sizes)
-        change = (self.scale * before.to(after.dtype) - after).square().sum()
+        before, after = self._distances(x, order, sizes), condensed_distances(z.index_select(0, order), sizes)
+        change = torch.nn.functional.mse_loss(after, self.scale * before.to(after.dtype), reduction="sum")
         loss = change * (2.0 / n**2 if self.reduction == "batch" else 1.0 / max(1, len(after)))
         if not math.isfinite(loss.detach()):
             broken = "the inputs x" if not torch.isfinite(before).all() else "the representations z"
@@ -132,13 +132,13 @@ class IsometricLoss(torch.nn.Module):
                 )
             y = self.cells
         ids = cell_ids(y, n, "y", device)
-        order = torch.argsort(ids, stable=True)
-        return order, torch.unique_consecutive(ids[order], return_counts=True)[1].tolist()
+        ids, order = torch.sort(ids, stable=True)
+        return order, torch.unique_consecutive(ids, return_counts=True)[1].tolist()
 
     def _distances(self, x: torch.Tensor, order: torch.Tensor, sizes: list[int]) -> torch.Tensor:
         """Distances of the pairs of each cell, by the metric of the inputs."""
         if self.metric == "euclidean":
-            return condensed_distances(x[order], sizes)
+            return condensed_distances(x.index_select(0, order), sizes)
         matrix = self.metric(x) if callable(self.metric) else x
         if not isinstance(matrix, torch.Tensor) or matrix.shape != (len(x), len(x)):
             what = tuple(matrix.shape) if isinstance(matrix, torch.Tensor) else type(matrix).__name__

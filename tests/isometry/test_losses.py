@@ -78,14 +78,18 @@ def test_the_loss_has_a_second_derivative():
     assert torch.isfinite(torch.autograd.grad(gradient.square().sum(), leaf)[0]).all()
 
 
-def test_distances_over_cells_are_those_of_the_cells():
-    x = torch.randn(10, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize("d", [1, 3, 8, 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_distances_over_cells_are_those_of_the_cells(dtype, d):
+    x = torch.randn(10, d, generator=torch.Generator().manual_seed(0), dtype=dtype, requires_grad=True)
     cells = x.split([4, 1, 5])
     expected = torch.cat([torch.pdist(cell) for cell in cells])
     found = condensed_distances(x, [4, 1, 5])
-    torch.testing.assert_close(found, expected, atol=0, rtol=0)
-    ours, theirs = (torch.autograd.grad(d.sum(), x)[0] for d in (found, expected))
+    torch.testing.assert_close(found, expected, atol=0, rtol=4 * torch.finfo(dtype).eps)  # sums in another order
+    weights = torch.randn(len(found), generator=torch.Generator().manual_seed(1), dtype=dtype)
+    ours, theirs = (torch.autograd.grad(distances @ weights, x)[0] for distances in (found, expected))
     torch.testing.assert_close(ours, theirs)
+    assert torch.equal(condensed_distances(x.detach(), [4, 1, 5]), found.detach())
 
 
 @pytest.mark.parametrize("d", [3, 40])
