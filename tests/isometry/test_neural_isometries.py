@@ -388,7 +388,9 @@ class TestPretraining:
             start = {name: value.detach().clone() for name, value in model.operator.named_parameters()}
             views = ShiftViews(images(20, 4, 4), channels=18, random_state=0)
             pretrain(model, views, steps=1, batch_size=1, learning_rate=1e-3, eigenvalue_rate=rate, warm_up=0)
-            steps.append({name: (value - start[name]).abs().max() for name, value in model.operator.named_parameters()})
+            steps.append(
+                {name: (value.detach() - start[name]).abs().max() for name, value in model.operator.named_parameters()}
+            )
         assert float(steps[1]["root_eigenvalues"]) == pytest.approx(3e-3, rel=0.01)
         assert float(steps[0]["root_eigenvalues"]) == pytest.approx(1e-3, rel=0.01)
         assert steps[1]["raw_eigenfunctions"] == steps[0]["raw_eigenfunctions"]
