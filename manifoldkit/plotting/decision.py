@@ -111,8 +111,12 @@ def _classes(predict: Any | Callable[[Floats], Any], x: Floats, y: Floats) -> ND
 def ticks(values: Any, name: str) -> Floats:
     """An ascending vector, the values of one parameter of a map."""
     vector = as_array(values, name)
-    if vector.ndim != 1 or len(vector) < 2 or (np.diff(vector) <= 0).any():
+    if vector.ndim != 1 or len(vector) < 2:
         raise ValueError(f"{name} must be an ascending vector of at least two values, got shape {vector.shape}")
+    if (np.diff(vector) <= 0).any():
+        raise ValueError(
+            f"{name} must be an ascending vector, got {vector[0]:g} to {vector[-1]:g}, not rising all along: sort it"
+        )
     return vector
 
 
