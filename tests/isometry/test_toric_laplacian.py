@@ -104,14 +104,11 @@ def test_shifts_alone_teach_the_toric_laplacian(benchmark, size, seed):
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_training_in_stages_from_random_functions(benchmark, seed):
-    """Carries shifts over to other images with eigenfunctions purer than one training leaves (0.78 at such transport).
-
-    Not every seed meets the benchmark's bounds of energy and off-block energy, as `spectral_start` does: seed 1 has
-    0.897 and 0.162.
-    """
+    """The bounds of the issue; seed 1 misses two of them (energy 0.897, off-block 0.162) and fails, as it should."""
     _, measured = benchmark.train_toric(8, seed, staged=True)
-    assert measured["energy"] >= 0.85
+    assert measured["energy"] >= 0.9
     assert measured["transport"] <= 0.05
+    assert measured["off-block"] <= 0.1
     assert measured["isometry 16"] <= 0.05
     assert measured["linear 16"] >= 5 * measured["isometry 16"]
 
