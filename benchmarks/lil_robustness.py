@@ -299,8 +299,8 @@ def report(
     seeds = len(walked[0.0])
     return [
         "# Locally isometric networks under attack",
-        f"Mean ± standard deviation over {len(results[0.0])} seeds. Accuracy on 10,000 test images, under attack on 1,000 "
-        f"of them (Square: {FEW}, walks on manifolds: {n}). Command: "
+        f"Mean ± standard deviation over {len(results[0.0])} seeds. Accuracy on 10,000 test images, under attack on "
+        f"1,000 of them (Square: {FEW}, walks on manifolds: {n}). Command: "
         "`python benchmarks/lil_robustness.py --out benchmarks/lil_robustness.md`.",
         "## What is found",
         *findings(results, walked, manifolds),
