@@ -59,6 +59,8 @@ REGIMES = {
     "500 images, every layer": Regime((1.0, 10.0), every=True, n=500, epochs=80),
     "weight decay 0.001": Regime((0.0,), decay=1e-3),
     "weight decay 0.01": Regime((0.0,), decay=1e-2),
+    "weight decay 0.03": Regime((0.0,), decay=0.03),
+    "weight decay 0.1": Regime((0.0,), decay=0.1),
 }
 
 
@@ -224,7 +226,8 @@ def report(found: dict[tuple[str, float], list[Row]], atlas_seeds: int) -> list[
         "`python benchmarks/lil_regimes.py --out benchmarks/lil_regimes.md`. 2,000 training images and 20 epochs, or "
         "500 and 80; the same 1,000 test images for all. The twin is the network of the next seed of the same regime, "
         "attacked by PGD on the margin. On-manifold training: PGD of 3 steps of length 1 on the codes, in a ball of "
-        "radius 2, of an isometric autoencoder of 10,000 unlabelled images.",
+        "radius 2, of an isometric autoencoder of 10,000 unlabelled images. Both trainings see adversaries alone, no "
+        "clean images.",
         "## What is found",
         *findings(found),
         f"## In the ball, eps {EPS}",
