@@ -34,7 +34,7 @@ from scipy.optimize import minimize
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
 from stored import stored
-from tables import cell, mean, spread, table, write
+from tables import cell, command, mean, spread, table, write
 
 from manifoldkit.datasets import load_mnist, make_open_sphere, make_s_curve, make_swiss_roll
 from manifoldkit.isometry import (
@@ -376,7 +376,7 @@ def main() -> None:
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    parts = ["# Isometric networks", "Command: `python benchmarks/isometry.py --out benchmarks/isometry.md`."]
+    parts = ["# Isometric networks", command(parser, options)]
     if "steps" in options.sections:
         parts += steps(options.work, options.repeats)
     if "surfaces" in options.sections:

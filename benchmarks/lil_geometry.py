@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 from stored import stored
-from tables import cell, table, write
+from tables import cell, command, table, write
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
@@ -88,10 +88,10 @@ def main() -> None:
 
     linked = {beta: rows(rings, beta) for beta in (0.0, 1.0, 10.0)}
     cut = {beta: rows(torus, beta) for beta in (0.0, 100.0)}
-    write(report(linked, cut, options.seeds), options.out)
+    write(report(linked, cut, options.seeds, command(parser, options)), options.out)
 
 
-def report(linked: dict[float, list[Row]], cut: dict[float, list[Row]], seeds: int) -> list[str]:
+def report(linked: dict[float, list[Row]], cut: dict[float, list[Row]], seeds: int, line: str) -> list[str]:
     names = ("accuracy_0", "correlation_0", "stress_0")
     flat = [
         (f"{beta:g}", *(cell(found, name, 4) for name in names), cell(found, "seconds", 0))
@@ -112,8 +112,7 @@ def report(linked: dict[float, list[Row]], cut: dict[float, list[Row]], seeds: i
     lowest = [min(row[f"accuracy_{level}"] for level in range(len(LEVELS))) for row in cut[100.0]]
     return [
         "# Locally isometric layers and distances",
-        f"Mean ± standard deviation over {seeds} seeds. Command: "
-        "`python benchmarks/lil_geometry.py --out benchmarks/lil_geometry.md`.",
+        f"Mean ± standard deviation over {seeds} seeds. {line}",
         "## Linked rings",
         table(
             ("beta", "accuracy", "correlation within rings", "relative stress within rings", "CPU s"),

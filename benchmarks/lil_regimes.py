@@ -24,7 +24,7 @@ import torch
 from lil_robustness import gradient_norms, judges, square, survived, under  # sets the threads
 from lil_walks import atlas, autoencoder, walks
 from stored import stored
-from tables import cell, mean, table, write
+from tables import cell, command, mean, table, write
 from torch import Tensor, nn
 
 from manifoldkit import DiffusionManifold
@@ -191,10 +191,10 @@ def main() -> None:
                 file = options.work / f"{kind}_{label(*pair)}_{seed}.json"
                 walked = stored(file, lambda n=nets[pair, seed], m=where: walks(n, m(), few, classes))
                 found[pair][seed] |= {f"{kind}_{key}": value for key, value in walked.items()}
-    write(report(found, options.atlas_seeds), options.out)
+    write(report(found, options.atlas_seeds, command(parser, options)), options.out)
 
 
-def report(found: dict[tuple[str, float], list[Row]], atlas_seeds: int) -> list[str]:
+def report(found: dict[tuple[str, float], list[Row]], atlas_seeds: int, line: str) -> list[str]:
     """The grid as two tables, and what it says."""
     balls = {
         "accuracy": "accuracy",
@@ -210,7 +210,8 @@ def report(found: dict[tuple[str, float], list[Row]], atlas_seeds: int) -> list[
     }
     walked = {"clean": "autoencoder_pgd_0"}
     walked |= {f"autoencoder: PGD, {k} step{'s'[: k > 1]}": f"autoencoder_pgd_{k}" for k in (1, 2, 4)}
-    walked |= {f"atlas: PGD, {k} steps": f"atlas_pgd_{k}" for k in (4, 12)}
+    if atlas_seeds:
+        walked |= {f"atlas: PGD, {k} steps": f"atlas_pgd_{k}" for k in (4, 12)}
 
     def grid(columns: dict[str, str]) -> str:
         rows = [
@@ -222,8 +223,8 @@ def report(found: dict[tuple[str, float], list[Row]], atlas_seeds: int) -> list[
     seeds = len(found["last layer", 0.0])
     return [
         "# Regimes of isometry",
-        f"Mean ± standard deviation over {seeds} seeds. Command: "
-        "`python benchmarks/lil_regimes.py --out benchmarks/lil_regimes.md`. 2,000 training images and 20 epochs, or "
+        f"Mean ± standard deviation over {seeds} seeds. {line} "
+        "2,000 training images and 20 epochs, or "
         "500 and 80; the same 1,000 test images for all. The twin is the network of the next seed of the same regime, "
         "attacked by PGD on the margin. On-manifold training: PGD of 3 steps of length 1 on the codes, in a ball of "
         "radius 2, of an isometric autoencoder of 10,000 unlabelled images. Both trainings see adversaries alone, no "

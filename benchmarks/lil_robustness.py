@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from lil_walks import AFTER, atlas, autoencoder, slopes, walks
 from stored import stored
-from tables import cell, mean, table, write
+from tables import cell, command, mean, table, write
 from torch import Tensor
 
 from manifoldkit import ManifoldAtlas
@@ -255,7 +255,7 @@ def main() -> None:
     some = {pair: net for pair, net in nets.items() if pair[1] < options.walk_seeds}
     n = options.walk_images
     walked = on_manifolds(some, results, folder, x, few_x[:n], few_y[:n], options.manifolds)
-    write(report(results, walked, n, options.manifolds), options.out)
+    write(report(results, walked, n, options.manifolds, command(parser, options)), options.out)
     if options.picture is not None:
         picture(results, walked, options.manifolds, options.picture)
 
@@ -271,6 +271,7 @@ def report(
     walked: dict[float, list[dict[str, float]]],
     n: int,
     manifolds: list[str],
+    line: str,
 ) -> list[str]:
     """Tables, and what they say."""
     scores = [
@@ -300,8 +301,7 @@ def report(
     return [
         "# Locally isometric networks under attack",
         f"Mean ± standard deviation over {len(results[0.0])} seeds. Accuracy on 10,000 test images, under attack on "
-        f"1,000 of them (Square: {FEW}, walks on manifolds: {n}). Command: "
-        "`python benchmarks/lil_robustness.py --out benchmarks/lil_robustness.md`.",
+        f"1,000 of them (Square: {FEW}, walks on manifolds: {n}). {line}",
         "## What is found",
         *findings(results, walked, manifolds),
         "Other regimes: [lil_regimes.md](lil_regimes.md).",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +22,17 @@ def cell(rows: Sequence[Mapping[str, float]], name: str, digits: int = 3) -> str
 
 def mean(rows: Sequence[Mapping[str, float]], name: str) -> float:
     return statistics.mean(row[name] for row in rows)
+
+
+def command(parser: argparse.ArgumentParser, options: argparse.Namespace) -> str:
+    """The line that makes these tables again, with what was not left at its default; the folder of the rows is not."""
+    name = Path(parser.prog)
+    words = ["python", f"benchmarks/{name}"]
+    for option, value in vars(options).items():
+        if option not in ("work", "out") and value != parser.get_default(option):
+            values = [str(entry) for entry in (value if isinstance(value, list) else [value])]
+            words += [f"--{option.replace('_', '-')}", *values]
+    return f"Command: `{' '.join(words)} --out benchmarks/{name.stem}.md`."
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
