@@ -233,7 +233,8 @@ def report(found: dict[tuple[str, float], list[Row]], atlas_seeds: int, line: st
         *findings(found),
         f"## In the ball, eps {EPS}",
         grid(balls),
-        f"## On manifolds: accuracy after steps of length 1, {FEW} images (atlas: seeds {atlas_seeds})",
+        f"## On manifolds: accuracy after steps of length 1, {FEW} images"
+        + (f" (atlas: seeds {atlas_seeds})" if atlas_seeds else ""),
         grid(walked),
     ]
 
@@ -281,7 +282,7 @@ def findings(found: dict[tuple[str, float], list[Row]]) -> list[str]:
         )
         + f" (cross entropy alone {mean(plain, 'grad_margin'):.0f}, isometry of every layer "
         + ", ".join(f"{mean(rows, 'grad_margin'):.0f}" for (name, _), rows in found.items() if name == "every layer")
-        + ")."
+        + "). A collapsed network, which gives one answer to all, keeps its accuracy of about 0.1 under every attack."
     )
     keys = ("accuracy", "apgd", "autoencoder_pgd_2")
     for training in ("PGD training", "on-manifold training", "500 images"):
