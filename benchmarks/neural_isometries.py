@@ -66,8 +66,16 @@ def toric_views(size: int, seed: int) -> tuple[ShiftViews, ShiftViews]:
 
 #: Size of the grid: options of `pretrain_in_stages`.
 TORIC: dict[int, dict[str, Any]] = {
-    8: {"steps": (1200, 1200), "betas": (10.0, 3.0), "eigenvalue_rates": (1.5, 1.0)},
-    16: {"steps": (4500, 2000), "betas": (12.0, 5.0), "eigenvalue_rates": (2.5, 1.5)},
+    8: {
+        "steps": (1200, 1000, 1000, 1000),
+        "betas": (10.0, 10.0, 10.0, 0.3),
+        "eigenvalue_rates": (1.5, 1.0, 1.0, 1.0),
+    },
+    16: {
+        "steps": (4500, 2000, 2000, 1500),
+        "betas": (12.0, 12.0, 12.0, 0.3),
+        "eigenvalue_rates": (2.5, 1.0, 1.0, 1.0),
+    },
 }
 
 
