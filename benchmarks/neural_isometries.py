@@ -450,40 +450,6 @@ split under the other shifts.
   high weight of L_M that falls leaves several, each further push and fall mends some. `spectral_start` leaves none,
   and takes a tenth of the time."""
 
-HOMOGRAPHY_NOTE, "", *homography_table(results), *compared]
-
-
-def run_step(cache: Path) -> list[str]:
-    cost = cached(cache, "step", step_cost)
-    return [
-        "## Cost of a step", "", STEP_NOTE, "", "| | CPU ms |", "|---|---|",
-        *(f"| {name} | {cost[name]:.1f} |" for name in ("neural isometry", "autoencoder")),
-        f"| ratio, median (quartiles) | {cost['ratio']:.2f} ({cost['low']:.2f}-{cost['high']:.2f}) |", "",
-    ]  # fmt: skip
-
-
-TORIC_NOTE = f"""\
-N + 10 MNIST thumbnails (each of mean 0, variance 1) under one cyclic shift make a pair; k = N eigenfunctions, no
-encoder. Trained on images of the training split under three quarters of all shifts, measured on images of the test
-split under the other shifts.
-
-- Energy: largest share of a learned eigenfunction inside one eigenspace of the Laplacian of the torus, mean over all;
-  to be at least 0.9. Transport L1, both ways: to be at most 0.05. Off-block: share of the squared norm of tau that
-  joins functions assigned to different eigenspaces; at most 0.1.
-- The second table of each part: relative squared error on 10 further images, under shifts that training has not seen,
-  of a map estimated from the images named: by isometry, by an orthogonal map (Procrustes without the operator), and by
-  least squares, unconstrained, with as many coefficients. That of isometries is to be at most {ERROR}, and that of the
-  linear map at least {RATIO:g} times as large. The error is relative to the images; relative to the moved images it is
-  the same for isometries and larger for linear maps, which shrink what they have not seen. From N images on (64 of 8 x
-  8, 256 of 16 x 16) least squares has enough equations and is exact, since shifts are linear: the bounds are of fewer.
-- Two ways to train: `spectral_start` (the operator in closed form from 32 pairs) and 300 steps of AdamW; and
-  `pretrain_in_stages` from random functions, whose settings were found on 8 x 8, seeds 0 to 2, by these figures; what
-  it reaches hangs on the seed, and on rounding.
-- What training in stages leaves wrong are functions in twos of equal eigenvalue that mix two pairs (f, -f), (g, -g):
-  no shift leaves the two to themselves, and the mask forbids the rest, whose eigenvalue is far off, to join them.
-  Anything that finds such pairs after the training looks for what all observed maps leave as it is, which is
-  `spectral_start` and makes the training before it superfluous."""
-
 HOMOGRAPHY_NOTE = f"""\
 Accuracy of heads on frozen codes ({EIGENFUNCTIONS} x {CHANNELS}) of test digits under random homographies; {LABELS:,}
 labels, each under 10 random homographies ("upright labels": each as it is). Mean (range): of three perceptrons for each

@@ -65,7 +65,7 @@ NETWORKS = {"cnn": two_layer_cnn, "vgg11": vgg11}
 SETTINGS: dict[str, dict[str, Any]] = {
     "A:cnn": {"epochs": 6, "windows": 17, "starts": 20, "again": 3, "controls": CONTROLS},
     "B:cnn": {"epochs": 6, "windows": 16, "starts": 20, "again": 3, "controls": CONTROLS},
-    "A:vgg11": {"epochs": 2, "windows": 9, "starts": 10, "again": 0, "controls": CONTROLS},
+    "A:vgg11": {"epochs": 2, "windows": 34, "starts": 10, "again": 0, "controls": CONTROLS},
     "B:vgg11": {"epochs": 2, "windows": 9, "starts": 10, "again": 0, "controls": CONTROLS},
 }
 
