@@ -8,7 +8,7 @@ hierarchy after another: each block may tear what its labels separate, and has t
 **What is seen.** The torus, coloured by its eight sectors, and the representation after each block, in its first
 three principal components, coloured alike.
 
-**What to learn.** Every level is classified with more than 99 % accuracy, while the stress of each block, measured on
+**What to learn.** Every level is classified with about 99 % accuracy, while the stress of each block, measured on
 that block's own input, stays small: the torus comes apart like a cake, without being squashed.
 
 Run it alone with ``python demos/plot_torus_hierarchy.py --out out``: it writes ``torus_hierarchy.png`` and prints a
