@@ -16,7 +16,7 @@ from ._validation import positive
 __all__ = ["DecoderManifold"]
 
 _DAMPING = 1e-3  # of the largest diagonal entry of J^T J, at the start
-_NORMAL = 0.01  # largest cosine between x - f(z) and a column of J that counts as normal
+_SETTLED = 0.01  # of |x - f(z)|: a step that moves a point by less is no reason to warn
 _RANK = 1e-6  # singular values of a Jacobian below this share of the largest count as zero
 
 
@@ -56,8 +56,9 @@ class DecoderManifold:
     DegenerateTangentWarning
         When the Jacobian has not full rank at some of the points, whose tangent bases are then partly arbitrary.
     UnconvergedProjectionWarning
-        When at some points, after `n_refinements` > 0 steps, the cosine between :math:`x - f(z)` and a column of J is
-        above 0.01: a point further on is nearer.
+        When at some points the next step after `n_refinements` > 0 would move the point by more than a hundredth of its
+        distance to x; until it is damped, that length is the tangential part of :math:`x - f(z)`. Projections on edges
+        of a decoder with ReLU, where no residual is normal, count as found once the steps tried there are shorter.
 
     Notes
     -----
@@ -155,19 +156,22 @@ class DecoderManifold:
                 if len(moving) == 0:
                     break
         if self.n_refinements and len(moving):
-            self._warn_unconverged(flat[moving], points[moving], jacobians[moving], len(z))
+            residual = flat[moving] - points[moving]
+            self._warn_unconverged(residual, jacobians[moving], damping[moving], flat)
         return z, points, jacobians
 
-    def _warn_unconverged(self, x: torch.Tensor, points: torch.Tensor, jacobians: torch.Tensor, n: int) -> None:
-        """Say at how many points the residual is not normal to the manifold, where it is more than rounding."""
-        residual = x - points
+    def _warn_unconverged(
+        self, residual: torch.Tensor, jacobians: torch.Tensor, damping: torch.Tensor, x: torch.Tensor
+    ) -> None:
+        """Say at how many points the search would go on for more than the rounding of the samples."""
+        step = self._step(residual, jacobians, damping)
+        ahead = torch.linalg.vector_norm((jacobians @ step[:, :, None])[:, :, 0], dim=1)
         length = torch.linalg.vector_norm(residual, dim=1)
-        slope = (jacobians.mT @ residual[:, :, None])[:, :, 0].abs() / torch.linalg.vector_norm(jacobians, dim=1)
-        seen = length > torch.finfo(x.dtype).eps ** 0.5 * torch.linalg.vector_norm(x, dim=1)
-        oblique = int((seen & (slope.nan_to_num(0.0) > _NORMAL * length[:, None]).any(dim=1)).sum())
-        if oblique:
+        rounding = torch.finfo(x.dtype).eps ** 0.5 * torch.linalg.vector_norm(x, dim=1).max()
+        early = int(((length > rounding) & (ahead > _SETTLED * length)).sum())
+        if early:
             warnings.warn(
-                f"the search of codes ended after {self.n_refinements} steps at {oblique} of {n} points before "
+                f"the search of codes ended after {self.n_refinements} steps at {early} of {len(x)} points before "
                 "x - f(z) was normal to the manifold, so that the points found are not the nearest: raise "
                 "n_refinements, or bring x nearer to the manifold",
                 UnconvergedProjectionWarning,
