@@ -241,7 +241,9 @@ def test_aggregate_mode_has_the_gradients_of_the_mixture_in_single_precision(spr
             components = torch.distributions.Independent(torch.distributions.Normal(mu, (0.5 * logvar).exp()), 1)
             uniform = torch.distributions.Categorical(torch.ones(60, dtype=torch.float64))
             value = torch.distributions.MixtureSameFamily(uniform, components).log_prob(z) - prior.log_prob(z)
-        slopes.append([value.detach().double(), *(g.double() for g in torch.autograd.grad(value.sum(), (mu, logvar, z)))])
+        slopes.append(
+            [value.detach().double(), *(g.double() for g in torch.autograd.grad(value.sum(), (mu, logvar, z)))]
+        )
     for expected, found in zip(*slopes, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
