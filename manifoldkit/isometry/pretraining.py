@@ -172,7 +172,7 @@ def pretrain_in_stages(
     *,
     steps: Sequence[int],
     betas: Sequence[float],
-    contraction: float = 0.01,
+    contractions: Sequence[float] | None = None,
     learning_rate: float = 5e-3,
     eigenvalue_rates: Sequence[float] | None = None,
     batch_size: int = 2,
@@ -182,10 +182,10 @@ def pretrain_in_stages(
     """Fit a neural isometry whose eigenspaces are to be as small as the transformations allow.
 
     One weight `beta` can't do both: a low one leaves several eigenspaces mixed in one, a high one parts eigenfunctions
-    that the transformations mix. The first training, with a high weight, finds the eigenfunctions. Then all
-    eigenvalues are drawn together (:meth:`LearnedOperator.contract`), and the next, with a weight that falls to 0.1,
-    parts those again that transport does not hold together. Further trainings repeat that: each mends some of the
-    eigenfunctions that mix two eigenspaces.
+    that the transformations mix. The first training, with a high weight, finds most eigenfunctions. In each further one
+    the weight falls to 0.1: the push at its start and the calm after it mend some of the eigenfunctions that mix two
+    eigenspaces. Before the last, all eigenvalues are drawn together (:meth:`LearnedOperator.contract`), so that those
+    of eigenfunctions that the transformations mix, but the push has parted, come within reach of each other again.
 
     Parameters
     ----------
@@ -195,8 +195,9 @@ def pretrain_in_stages(
         Of the trainings, at least one.
     betas : sequence of float
         Weight of the multiplicity loss in the first, and at the start of each other, at least 0.1.
-    contraction : float, default 0.01
-        Factor of the eigenvalues in between, above 0 and at most 1.
+    contractions : sequence of float, optional
+        Factors of the eigenvalues before each training but the first, above 0 and at most 1. By default 0.1 before the
+        last, and 1 before the others.
     eigenvalue_rates : sequence of float, optional
         Factors of the rate of the eigenvalues; 1 by default.
 
@@ -232,16 +233,20 @@ def pretrain_in_stages(
             f"steps, betas and eigenvalue_rates must have an entry for each training, got {len(counts)}, {len(betas)} "
             f"and {len(rates)}"
         )
-    factor = check_real(contraction, "contraction", 0.0, 1.0, open_low=True)
+    factors = [*[1.0] * (len(counts) - 2), 0.1][: len(counts) - 1] if contractions is None else list(contractions)
+    if len(factors) != len(counts) - 1:
+        raise ValueError(
+            f"contractions must have an entry for each training but the first, {len(counts) - 1}, got {len(factors)}"
+        )
+    factors = [1.0, *(check_real(factor, "contractions", 0.0, 1.0, open_low=True) for factor in factors)]
     rates = [check_real(rate, "eigenvalue_rates", 0.0, open_low=True) for rate in rates]
     starts = [check_real(beta, "betas", 0.1 if stage else 0.0) for stage, beta in enumerate(betas)]
     records: list[LossRecord] = []
-    for stage, (count, beta, rate) in enumerate(zip(counts, starts, rates, strict=True)):
-        if stage:
-            model.operator.contract(factor)
+    for stage, (count, beta, rate, factor) in enumerate(zip(counts, starts, rates, factors, strict=True)):
+        model.operator.contract(factor)
         part = pretrain(
             model, views, steps=count, batch_size=batch_size, alpha=alpha,
-            beta=annealed(beta, 0.1, hold=0.4) if stage else beta, learning_rate=learning_rate,
+            beta=annealed(beta, 0.1, hold=0.3, end=0.7) if stage else beta, learning_rate=learning_rate,
             final_rate=learning_rate * (0.02 if stage else 0.1), eigenvalue_rate=rate, progress=progress,
         )  # fmt: skip
         records += [entry._replace(step=entry.step + sum(counts[:stage])) for entry in part]

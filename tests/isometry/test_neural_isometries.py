@@ -364,10 +364,28 @@ class TestPretraining:
         model = NeuralIsometry((4, 4), 16, eigenvalues="clustered", generator=seeded(0))
         model.operator.root_eigenvalues.data.copy_(torch.linspace(0.0, 10.0, 16))
         views = ShiftViews(images(20, 4, 4), channels=18, random_state=0)
-        record = pretrain_in_stages(model, views, steps=(6, 4, 3), betas=(5.0, 2.0, 1.0), batch_size=1)
+        record = pretrain_in_stages(
+            model, views, steps=(6, 4, 3), betas=(5.0, 2.0, 1.0), contractions=(0.01, 0.01), batch_size=1
+        )
         assert [entry.step for entry in record] == [0, 5, 6, 9, 10, 12]
         multiplicity = [entry.multiplicity for entry in record]
         assert max(multiplicity[:2]) < 1 < 2.5 < min(multiplicity[2:4]) < 3.7 < min(multiplicity[4:])  # 3.87: all equal
+
+    @pytest.mark.parametrize(("stages", "joined"), [(1, []), (2, [1]), (4, [3])])
+    def test_by_default_eigenvalues_come_together_before_the_last_stage_alone(self, stages, joined):
+        model = NeuralIsometry((4, 4), 16, eigenvalues="clustered", generator=seeded(0))
+        model.operator.root_eigenvalues.data.copy_(torch.linspace(5.0, 10.0, 16))
+        views = ShiftViews(images(20, 4, 4), channels=18, random_state=0)
+        largest = []
+
+        class Watched:
+            def draw(self, n_samples):
+                largest.append(float(model.operator.root_eigenvalues.detach().square().max()))
+                return views.draw(n_samples)
+
+        pretrain_in_stages(model, Watched(), steps=[1] * stages, betas=[1.0] * stages, learning_rate=1e-6, batch_size=1)
+        assert [i for i in range(1, stages) if largest[i] < 0.9 * largest[i - 1]] == joined
+        assert largest[-1] == pytest.approx(100.0 if stages == 1 else 10.0, rel=1e-3)
 
     def test_multiplicity_falls_with_its_weight_and_rises_without(self):
         ends = []

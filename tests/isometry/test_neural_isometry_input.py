@@ -117,9 +117,14 @@ def with_value(value):
         (lambda: pretrain_in_stages(MODEL, Wrong(), steps=(1, 0), betas=(1.0, 1.0)), ValueError, "steps"),
         (lambda: pretrain_in_stages(MODEL, Wrong(), steps=(1, 1), betas=(1.0, 0.01)), ValueError, "betas"),
         (
-            lambda: pretrain_in_stages(MODEL, Wrong(), steps=(1,), betas=(1.0,), contraction=0.0),
+            lambda: pretrain_in_stages(MODEL, Wrong(), steps=(1, 1), betas=(1.0, 1.0), contractions=(0.0,)),
             ValueError,
-            "contraction must be",
+            "contractions must be",
+        ),
+        (
+            lambda: pretrain_in_stages(MODEL, Wrong(), steps=(1, 1), betas=(1.0, 1.0), contractions=(0.5, 0.5)),
+            ValueError,
+            "each training but the first, 1, got 2",
         ),
         (lambda: spectral_start(torch.nn.Linear(2, 2), Source()), TypeError, "NeuralIsometry, got Linear"),
         (lambda: spectral_start(MODEL, VIEWS), TypeError, "draw"),
