@@ -248,6 +248,16 @@ def test_aggregate_mode_has_the_gradients_of_the_mixture_in_single_precision(spr
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
+def test_derivatives_of_the_aggregate_mode_are_those_of_differences():
+    prior, targets = GridPrior(2, LEVELS, 1 / 3), torch.full((7, 2), NAN, dtype=torch.float64)
+    targets[:3, 1] = 1.0  # rows that are free on one axis
+    given = [t.requires_grad_() for t in (normal(7, 2), normal(7, 2, seed=1) - 1, normal(7, 2, seed=2))]
+    for known in (None, targets):
+        assert torch.autograd.gradcheck(
+            lambda mu, logvar, z, known=known: grid_kl(mu, logvar, prior, "aggregate", known, z), given
+        )
+
+
 @pytest.mark.parametrize("mode", ["conditional", "aggregate", "nearest"])
 def test_guidance_replaces_the_levels_where_they_are_known(mode):
     prior = GridPrior(2, [0.0, 1.0], 0.25)
