@@ -102,7 +102,7 @@ class GridVAE(CodedManifold):
 
     Without attributes what the symbols mean is a matter of the data, the training and the start
     (``benchmarks/gridvae.md``). On pairs of MNIST digits ``kl="aggregate"`` named 62 % of the digits (41 to 71 % over
-    ten starts, 66 % expected of the least loss of four), a usual variational autoencoder cut into as many cells 51 %,
+    ten starts, 66 % expected of the least loss of four), a usual variational autoencoder cut into as many cells 52 %,
     and k-means in each half, told where the halves are, 69 %. With narrower networks, half the steps and a smaller
     sigma_x all modes named 38 to 44 %, the usual autoencoder 46 %. Schedules of beta or of the width of the components
     did not help, and the least loss is no sure sign of good symbols.
