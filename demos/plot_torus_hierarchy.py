@@ -9,8 +9,7 @@ hierarchy after another: each block may tear what its labels separate, and has t
 three principal components, coloured alike.
 
 **What to learn.** Every level is classified with about 99 % accuracy, while the stress of each block, measured on
-that block's own input, stays small: nothing is squashed. In the three main directions the torus even stays whole; its
-pieces part in others.
+that block's own input, stays small: nothing is squashed. In the three main directions the torus stays whole.
 
 Run it alone with ``python demos/plot_torus_hierarchy.py --out out``: it writes ``torus_hierarchy.png`` and prints a
 table.
