@@ -58,7 +58,7 @@ reproduce: $(STAMP) ## the slow tests and tables that reproduce published number
 	$(BIN)/python benchmarks/gridvae.py --out benchmarks/gridvae.md --work $(OUT)/gridvae.jsonl
 	$(BIN)/python benchmarks/turntable.py --work $(OUT)/turntable --out benchmarks/turntable.md --pictures docs/images
 
-turntable: $(STAMP) ## the full turntable (64 pixels, views one degree apart), about 22 CPU hours; an interrupted run goes on
+turntable: $(STAMP) ## the full turntable, 64 pixels, about 22 CPU hours (an interrupted run goes on)
 	$(BIN)/python benchmarks/turntable.py --full --work $(OUT)/turntable --out $(OUT)/turntable_full.md --pictures $(OUT)
 
 docs: $(STAMP) ## theory, gallery and API as web pages in docs/_build
