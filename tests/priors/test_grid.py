@@ -226,6 +226,38 @@ def test_aggregate_mode_is_the_mixture_of_the_batch():
     assert grid_kl(codes, narrow, prior, "conditional", z=z).mean().item() > 3.0
 
 
+@pytest.mark.parametrize(("spread", "log_variance"), [(2.0, -2.0), (30.0, -7.0)])
+def test_aggregate_mode_has_the_gradients_of_the_mixture_in_single_precision(spread, log_variance):
+    """In the second case the densities of most pairs are below the least number of single precision."""
+    prior = GridPrior(2, LEVELS, 1 / 3)
+    given = [normal(60, 2, scale=spread), torch.full((60, 2), log_variance, dtype=torch.float64), normal(60, 2, seed=2)]
+    given[2] = given[0] + (0.5 * given[1]).exp() * given[2]
+    slopes = []
+    for dtype in (torch.float64, torch.float32):
+        mu, logvar, z = (t.float().to(dtype).requires_grad_() for t in given)
+        if dtype == torch.float32:
+            value = grid_kl(mu, logvar, prior, "aggregate", z=z)
+        else:
+            components = torch.distributions.Independent(torch.distributions.Normal(mu, (0.5 * logvar).exp()), 1)
+            uniform = torch.distributions.Categorical(torch.ones(60, dtype=torch.float64))
+            value = torch.distributions.MixtureSameFamily(uniform, components).log_prob(z) - prior.log_prob(z)
+        slopes.append(
+            [value.detach().double(), *(g.double() for g in torch.autograd.grad(value.sum(), (mu, logvar, z)))]
+        )
+    for expected, found in zip(*slopes, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_derivatives_of_the_aggregate_mode_are_those_of_differences():
+    prior, targets = GridPrior(2, LEVELS, 1 / 3), torch.full((7, 2), NAN, dtype=torch.float64)
+    targets[:3, 1] = 1.0  # rows that are free on one axis
+    given = [t.requires_grad_() for t in (normal(7, 2), normal(7, 2, seed=1) - 1, normal(7, 2, seed=2))]
+    for known in (None, targets):
+        assert torch.autograd.gradcheck(
+            lambda mu, logvar, z, known=known: grid_kl(mu, logvar, prior, "aggregate", known, z), given
+        )
+
+
 @pytest.mark.parametrize("mode", ["conditional", "aggregate", "nearest"])
 def test_guidance_replaces_the_levels_where_they_are_known(mode):
     prior = GridPrior(2, [0.0, 1.0], 0.25)
