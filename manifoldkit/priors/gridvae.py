@@ -100,12 +100,10 @@ class GridVAE(CodedManifold):
     -----
     Source: [1]_, equations (24) to (28). There the networks are four-layer ResNets, and sigma_x is not stated.
 
-    Without attributes what the symbols mean is a matter of the data, the training and the start
-    (``benchmarks/gridvae.md``). On pairs of MNIST digits ``kl="aggregate"`` named 62 % of the digits (41 to 71 % over
-    ten starts, 66 % expected of the least loss of four), a usual variational autoencoder cut into as many cells 52 %,
-    and k-means in each half, told where the halves are, 69 %. With narrower networks, half the steps and a smaller
-    sigma_x all modes named 38 to 44 %, the usual autoencoder 46 %. Schedules of beta or of the width of the components
-    did not help, and the least loss is no sure sign of good symbols.
+    Without attributes what the symbols mean is a matter of the data, the training and the start, and the run of least
+    loss need not be that of the best symbols. How well each `kl` names the digits of pairs without labels, beside a
+    usual variational autoencoder and k-means, over many starts and for short and long training, is measured in
+    ``benchmarks/gridvae.md``, with the few starts on which schedules of beta and of sigma were tried.
 
     References
     ----------

@@ -150,6 +150,22 @@ def test_copies_are_equal():
         assert pickle.dumps(twin) == pickle.dumps(prior)
 
 
+def test_copies_hold_what_was_loaded_and_the_dtype_and_mode():
+    """With equal pickles still."""
+    prior = GridPrior(2, [0.0, 1.0], 0.25)
+    prior.load_state_dict(GridPrior(2, [-3.0, 5.0], 0.5, [1.0, 3.0]).state_dict())
+    prior.float().eval()
+    z = normal(20, 2)
+    for twin in (copy.copy(prior), copy.deepcopy(prior), pickle.loads(pickle.dumps(prior))):
+        assert [axis.tolist() for axis in twin.levels] == [[-3.0, 5.0]] * 2
+        assert torch.equal(twin.log_prob(z), prior.log_prob(z))
+        assert {buffer.dtype for buffer in twin.buffers()} == {torch.float32}
+        assert not twin.training
+        assert pickle.dumps(twin) == pickle.dumps(prior)
+        twin.load_state_dict(GridPrior(2, [0.0, 1.0], 0.25).state_dict())  # on buffers of its own
+        assert prior.levels[0].tolist() == [-3.0, 5.0]
+
+
 def test_cost_is_linear_in_the_axes():
     """Of enumeration 2^1000 components would be asked. A factor of 3 is left for a crowded machine."""
 
@@ -337,6 +353,22 @@ class TestBadInput:
         for method in (prior.log_prob, prior.nearest, prior.cell_bounds):
             with pytest.raises(error, match=match):
                 method(z)
+
+    @pytest.mark.parametrize(("dtype", "far"), [(torch.float32, 1e20), (torch.float64, 1e155)])
+    def test_of_codes_whose_exponent_overflows(self, dtype, far):
+        """Their gradient would be NaN; up to there it is finite."""
+        for sign, levels in ((1, [0.0, 1.0]), (-1, [0.0, 1.0]), (1, [0.0])):
+            prior = GridPrior(2, levels, 0.25)
+            z = torch.tensor([[0.0, sign * far]], dtype=dtype, requires_grad=True)
+            with pytest.raises(ValueError, match="overflows in torch"):
+                prior.log_prob(z)
+            near = (z.detach() / 100).requires_grad_()
+            value = prior.log_prob(near)
+            value.backward()
+            assert torch.isfinite(value).all()
+            assert torch.isfinite(near.grad).all()
+            if len(levels) == 1:
+                torch.testing.assert_close(near.grad, -near.detach() / 0.25**2)
 
     def test_of_centres_nodes_and_draws(self):
         prior = GridPrior(40, [0.0, 1.0], 0.25)
