@@ -77,8 +77,8 @@ def purify(
     start_noise : float, default=0.2
         Radius of those random points if `eps` is None.
     final_score : callable, optional
-        Compares the ends of the walks; a score without chance, such as ``ELBOScore(vae, n_samples=0)``. Default:
-        `score`.
+        Compares the ends of the walks of several restarts, of which there must be two at least; a score without
+        chance, such as ``ELBOScore(vae, n_samples=0)``. Default: `score`.
     bounds : (low, high) or None, default=(0, 1)
         Range of valid entries.
     modules : iterable of Module, optional
@@ -99,8 +99,9 @@ def purify(
     Raises
     ------
     TypeError, ValueError
-        If an argument is wrong, x leaves the bounds or holds NaN, the mask has no ones or other numbers than 0 and 1,
-        or the score has the wrong shape, is NaN or cannot be differentiated.
+        If an argument is wrong, there is a `final_score` and one walk alone, x leaves the bounds or holds NaN, the
+        mask has no ones or other numbers than 0 and 1, or the score has the wrong shape, is NaN or cannot be
+        differentiated.
 
     References
     ----------
@@ -116,6 +117,11 @@ def purify(
     if not callable(score):
         raise TypeError(f"score must be a Module or a function (B, ...) -> (B,), got {type(score).__name__}")
     n_steps, n_restarts = read_steps(n_steps, "n_steps", 0), read_steps(n_restarts, "n_restarts", 1)
+    if final_score is not None and n_restarts == 1:
+        raise ValueError(
+            "final_score compares the ends of several walks, but n_restarts=1 makes one: pass n_restarts=2 or more, or "
+            "leave final_score out"
+        )
     n_restarts = n_restarts if n_steps else 1  # there is no walk whose end could be better
     batch_size = read_steps(batch_size, "batch_size", 1)
     limits, number = read_bounds(bounds), read_norm(norm, allowed=(math.inf, 2))

@@ -123,10 +123,14 @@ class VAEClassifier(nn.Module):
     def loss(
         self, x: torch.Tensor, y: torch.Tensor, lam: float = 8.0, generator: torch.Generator | None = None
     ) -> torch.Tensor:
-        r"""Mean of :math:`-\mathrm{ELBO}(x) - \lambda \log h_y(z)` over a batch, one code z a sample."""
+        r"""Mean of :math:`-\mathrm{ELBO}(x) - \lambda \log h_y(z)` over a batch, one code z a sample.
+
+        Labels y (B,) are integers in 0..c-1, others an error.
+        """
         mu, logvar = self.encode(x)
         z = self._codes(mu, logvar, 1, generator)
-        nats = functional.cross_entropy(self.head(z[0]), y)
+        logits = self.head(z[0])
+        nats = functional.cross_entropy(logits, _classes(y, len(x), logits))
         return lam * nats - self._elbo(x, mu, logvar, z).mean()
 
     @staticmethod
@@ -160,6 +164,15 @@ class VAEClassifier(nn.Module):
                 f"{tuple(z.shape)}: a distribution of torch for each axis goes into torch.distributions.Independent"
             )
         return likelihood + density.mean(0) + entropy
+
+
+def _classes(y: Any, n: int, logits: torch.Tensor) -> torch.Tensor:
+    """Labels (n,), int64, of classes that the logits (..., c) have."""
+    labels = cell_ids(y, n, "y", logits.device)
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= logits.shape[-1]:
+        raise ValueError(f"y must lie in 0..{logits.shape[-1] - 1}, the classes of the head, got {low}..{high}")
+    return labels
 
 
 def train_vae_classifier(
@@ -220,16 +233,12 @@ def train_vae_classifier(
         raise TypeError(f"vae must be a VAEClassifier, got {type(vae).__name__}")
     data = finite_samples(X, "X")
     data = data.to(_home(vae, vae, data.float()))
-    labels = cell_ids(y, len(data), "y", data.device)
     try:
         with torch.no_grad(), evaluating(vae):
-            n_classes = vae(data[:1]).shape[1]
+            logits = vae(data[:1])
     except RuntimeError as error:
         raise ValueError(f"the networks do not take samples {('B', *data.shape[1:])}, those of X: {error}") from error
-    if int(labels.min()) < 0 or int(labels.max()) >= n_classes:
-        raise ValueError(
-            f"y must lie in 0..{n_classes - 1}, the classes of the head, got {int(labels.min())}..{int(labels.max())}"
-        )
+    labels = _classes(y, len(data), logits)
 
     def loss(rows: torch.Tensor) -> torch.Tensor:
         chosen = rows.to(data.device)

@@ -54,7 +54,8 @@ def diffusion_log_prob(
     long strides and "posterior" (whose first steps scatter widely) loosen the bound much. Both quadratic terms of a
     step are written in the noise, in which they do not cancel, and summed in float64.
 
-    Gradients by `x0` exist where `x0` requires them; they are those of the estimate, paths fixed.
+    Gradients by `x0` exist where `x0` requires them; they are those of the estimate, paths fixed. Without them the
+    memory is that of `batch_size` samples, however many the paths; with them the graph of all paths is kept.
 
     Parameters
     ----------
@@ -114,12 +115,13 @@ def diffusion_log_prob(
     if not torch.isfinite(flat(x0, "x0")).all():
         raise ValueError("x0 holds NaN or infinity: remove those samples first")
     generator = fresh(generator)
-    repeated = x0.expand(n_rounds, *x0.shape).reshape(-1, *x0.shape[1:])
+    n_paths = n_rounds * len(x0)
     parts = []
     modules = [eps] if isinstance(eps, nn.Module) else []
     with evaluating(*modules):
-        for x in tqdm(repeated.split(batch_size), desc="paths", disable=not progress):
-            parts.append(_one_path(eps, x, schedule, times, variance, generator))
+        for start in tqdm(range(0, n_paths, batch_size), desc="paths", disable=not progress):
+            rows = torch.arange(start, min(start + batch_size, n_paths), device=x0.device) % len(x0)  # round by round
+            parts.append(_one_path(eps, x0[rows], schedule, times, variance, generator))
     draws = torch.cat(parts).reshape(n_rounds, len(x0))
     if reduce == "none":
         return draws

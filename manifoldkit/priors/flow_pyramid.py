@@ -99,7 +99,8 @@ class FlowPyramid(nn.Module):
 
     def pyramid(self, x: Any) -> list[torch.Tensor]:
         """Images at all levels, finest first, of images (B, C, H, W)."""
-        images = finite_samples(x, "x").to(next(self.parameters()))
+        checked = finite_samples(x, "x")
+        images = (x if isinstance(x, torch.Tensor) else checked).to(next(self.parameters()))
         if images.shape[1:] != self.image_shape:
             raise ValueError(
                 f"x must have shape (B, {', '.join(map(str, self.image_shape))}), got {tuple(images.shape)}"
@@ -110,25 +111,25 @@ class FlowPyramid(nn.Module):
         return levels
 
     def decode(self, codes: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Images at all levels, finest first, from codes y_i (B, d_i) of all levels."""
-        images: list[torch.Tensor] = []
-        for level in reversed(range(self.n_levels)):
-            images.insert(0, self._decode_level(level, codes[level], images[0] if images else None))
-        return images
+        """Images at all levels, finest first, from codes y_i (B, d_i) of all levels, in evaluation mode."""
+        with evaluating(self):
+            return self._decode(codes)
 
     def encode(self, x: Any) -> list[torch.Tensor]:
-        """Codes y_i (B, d_i) of images (B, C, H, W), finest level first."""
-        return [encoder(image) for encoder, image in zip(self.encoders, self.pyramid(x), strict=True)]
+        """Codes y_i (B, d_i) of images (B, C, H, W), finest level first, in evaluation mode."""
+        with evaluating(self):
+            return self._encode(self.pyramid(x))
 
     def latent_log_prob(self, x: Any, level: int = 0, *, per_dimension: str | None = None) -> torch.Tensor:
         r"""How usual the code of a level is: :math:`\log N(z_i | 0, I) + \log|\det J_{g_i}|`, (B,), in nats.
 
-        `per_dimension` "nats" or "bits" divides by the number of codes, of which bits are nats / ln 2.
+        `per_dimension` "nats" or "bits" divides by the number of codes, of which bits are nats / ln 2. Differentiable
+        where x requires a gradient.
         """
         level = self._level(level)
-        with torch.no_grad(), evaluating(self):
-            codes = self.encode(x)
-            images = self.decode(codes)
+        with _graph_by(x), evaluating(self):
+            codes = self._encode(self.pyramid(x))
+            images = self._decode(codes)
             z, log_det = to_normal(self.flows[level], codes[level], self._context(images, level))
             value = _log_normal(z) + log_det
         return _per_dimension(value, codes[level].shape[1], per_dimension)
@@ -136,20 +137,20 @@ class FlowPyramid(nn.Module):
     def level_log_prob(self, x: Any, level: int = 0, *, per_dimension: str | None = None) -> torch.Tensor:
         """Log-density of the image of a level, (B,), the volume element of the encoder included.
 
-        That costs d_i backward passes of the encoder. `per_dimension` as for :meth:`latent_log_prob`.
+        That costs d_i backward passes of the encoder. `per_dimension` and gradients as for :meth:`latent_log_prob`.
         """
         level = self._level(level)
-        images = self.pyramid(x)
-        with evaluating(self):
-            volume = volume_log_det(self.encoders[level], images[level])
-        value = self.latent_log_prob(x, level).double() + volume
-        return _per_dimension(value, self.encode(x[:1])[level].shape[1], per_dimension)
+        with _graph_by(x), evaluating(self):
+            volume = volume_log_det(self.encoders[level], self.pyramid(x)[level])
+            value = self.latent_log_prob(x, level).double() + volume
+            return _per_dimension(value, 1 if per_dimension is None else self._n_codes(level), per_dimension)
 
     def log_prob(self, x: Any, level: int | None = None) -> torch.Tensor:
         r"""Score of images (B,): the sum of :meth:`level_log_prob` over the levels up to `level`, by default all.
 
-        Each level after the first adds :math:`-n \log 2`, the volume of the averaging to its n pixels. Not
-        differentiable by x.
+        Each level after the first adds :math:`-n \log 2`, the volume of the averaging to its n pixels. Differentiable
+        where x requires a gradient, so that :func:`~manifoldkit.defenses.purify` can climb it; the gradient takes the
+        second derivatives of the encoders, and that of the volume is 0 for those of ReLU layers alone.
         """
         last = self._level(self.n_levels - 1 if level is None else level)
         total = self.level_log_prob(x, 0)
@@ -207,11 +208,11 @@ class FlowPyramid(nn.Module):
 
         Options: steps=2000, batch_size=64, lr=1e-3 (Adam), generator=None, progress=False. Returns the losses (steps,).
         """
-        data = self.pyramid(X)[0]
+        data = self.pyramid(X)[0].detach()
 
         def loss(rows: torch.Tensor) -> torch.Tensor:
             levels = self.pyramid(data[rows.to(data.device)])
-            shown = self.decode([encoder(x) for encoder, x in zip(self.encoders, levels, strict=True)])
+            shown = self._decode(self._encode(levels))
             errors = [(a - b).square().mean() for a, b in zip(shown, levels, strict=True)]
             return torch.stack(errors).mean()
 
@@ -224,12 +225,12 @@ class FlowPyramid(nn.Module):
 
         Options as for :meth:`train_autoencoders`. Returns the losses (steps,), nats of all codes of an image.
         """
-        data = self.pyramid(X)[0]
+        data = self.pyramid(X)[0].detach()
 
         def loss(rows: torch.Tensor) -> torch.Tensor:
             with torch.no_grad():
-                codes = self.encode(data[rows.to(data.device)])
-                shown = self.decode(codes)
+                codes = self._encode(self.pyramid(data[rows.to(data.device)]))
+                shown = self._decode(codes)
             parts = []
             for level, flow in enumerate(self.flows):
                 z, log_det = to_normal(flow, codes[level], self._context(shown, level))
@@ -256,15 +257,32 @@ class FlowPyramid(nn.Module):
     def _context(self, images: Sequence[torch.Tensor], level: int) -> torch.Tensor | None:
         return images[level + 1].flatten(1) if level + 1 < self.n_levels else None
 
+    def _encode(self, levels: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Codes of a pyramid of images, the networks in the mode they are in."""
+        return [encoder(image) for encoder, image in zip(self.encoders, levels, strict=True)]
+
+    def _decode(self, codes: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        images: list[torch.Tensor] = []
+        for level in reversed(range(self.n_levels)):
+            images.insert(0, self._decode_level(level, codes[level], images[0] if images else None))
+        return images
+
     def _decode_level(self, level: int, y: torch.Tensor, coarser: torch.Tensor | None) -> torch.Tensor:
         result: torch.Tensor = self.decoders[level](y) if coarser is None else self.decoders[level](y, coarser)
         return result
 
+    @torch.no_grad()
     def _n_codes(self, level: int) -> int:
+        """Codes of a level; to be called in evaluation mode."""
         channels, height, width = self.image_shape
         blank = next(self.parameters()).new_zeros(1, channels, height // 2**level, width // 2**level)
         size: int = self.encoders[level](blank).shape[1]
         return size
+
+
+def _graph_by(x: Any) -> torch.set_grad_enabled:
+    """Gradients inside where x asks for them; scores of samples that do not are no part of any graph."""
+    return torch.set_grad_enabled(torch.is_grad_enabled() and isinstance(x, torch.Tensor) and x.requires_grad)
 
 
 def _log_normal(z: torch.Tensor) -> torch.Tensor:

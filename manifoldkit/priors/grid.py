@@ -58,7 +58,9 @@ class GridPrior(nn.Module):
 
     Notes
     -----
-    A module without parameters. Numbers are computed in the dtype and on the device of the codes.
+    A module without parameters. Numbers are computed in the dtype and on the device of the codes. Copies and pickles
+    hold its buffers as they are, changed by ``load_state_dict``, ``to`` or ``eval`` or not; a pickle made on a GPU
+    comes back on the CPU where there is none.
 
     References
     ----------
@@ -82,7 +84,6 @@ class GridPrior(nn.Module):
     def __init__(self, n_dims: int, levels: Any, sigma: Any, weights: Any = None) -> None:
         super().__init__()
         self.n_dims = check_count(n_dims, "n_dims")
-        self._given = (n_dims, levels, sigma, weights)
         axes = [_ascending(axis) for axis in _per_axis(levels, self.n_dims, "levels")]
         self.n_levels = tuple(len(axis) for axis in axes)
         shares = [np.ones(len(axis)) for axis in axes]
@@ -105,8 +106,21 @@ class GridPrior(nn.Module):
         self.register_buffer("_boundaries", _table([(a[1:] + a[:-1]) / 2 for a in axes], most - 1, math.inf))
         self.register_buffer("_sigma", torch.from_numpy(np.broadcast_to(width, (self.n_dims,)).copy()))
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self._given  # equal priors have equal pickles, by which scikit-learn compares parameters
+    def __getstate__(self) -> dict[str, Any]:
+        # Equal priors have equal pickles, by which scikit-learn compares parameters; those of tensors differ.
+        buffers = {
+            name: (buffer.detach().double().cpu().numpy(), buffer.dtype, buffer.device)
+            for name, buffer in self.named_buffers(recurse=False)
+        }
+        return {**self.__dict__, "_buffers": buffers}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        missing = None if torch.cuda.is_available() else "cuda"
+        buffers = {
+            name: torch.tensor(values, dtype=dtype, device="cpu" if device.type == missing else device)
+            for name, (values, dtype, device) in state["_buffers"].items()
+        }
+        super().__setstate__({**state, "_buffers": buffers})
 
     def extra_repr(self) -> str:
         """Numbers that ``print`` shows."""
@@ -128,7 +142,11 @@ class GridPrior(nn.Module):
         return self._sigma.clone()
 
     def log_prob(self, z: torch.Tensor) -> torch.Tensor:
-        """Log-density in nats: (..., n) -> (...), exact and differentiable."""
+        """Log-density in nats: (..., n) -> (...), exact and differentiable.
+
+        Codes so far from all levels that the exponent overflows in their dtype (in single precision beyond about
+        1e19 sigma) are refused with a ValueError: their density has no finite logarithm there, and no gradient.
+        """
         return self.axis_log_prob(z).sum(dim=-1)
 
     def axis_log_prob(self, z: torch.Tensor) -> torch.Tensor:
@@ -137,7 +155,13 @@ class GridPrior(nn.Module):
         # Blocks of axes whose intermediate results stay in the cache, without which large n costs more an axis.
         width = max(1, _BLOCK * self.n_dims // max(1, z.numel() * max(self.n_levels)))
         parts = [self._axes(z[..., start : start + width], start) for start in range(0, self.n_dims, width)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+        found = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+        if torch.isinf(found).any():
+            raise ValueError(
+                f"codes up to {float(z.detach().abs().max()):.3g} are too far from all levels, the exponent overflows "
+                f"in {z.dtype}: lower the encoder's learning rate, or compute in double precision"
+            )
+        return found
 
     def _axes(self, z: torch.Tensor, start: int) -> torch.Tensor:
         """Log-densities of the axes from `start` on, as many as z has."""

@@ -100,10 +100,10 @@ class GridVAE(CodedManifold):
     -----
     Source: [1]_, equations (24) to (28). There the networks are four-layer ResNets, and sigma_x is not stated.
 
-    Without attributes what the symbols mean is a matter of the data and the start (``benchmarks/gridvae.md``): on pairs
-    of MNIST digits, in the setting tried there, the axes named digits no better than those of a usual variational
-    autoencoder cut into as many cells, and the loss did not tell good starts from bad ones; on pairs of scikit-learn's
-    digits three starts named 63, 75 and 81 % of them.
+    Without attributes what the symbols mean is a matter of the data, the training and the start, and the run of least
+    loss need not be that of the best symbols. How well each `kl` names the digits of pairs without labels, beside a
+    usual variational autoencoder and k-means, over many starts and for short and long training, is measured in
+    ``benchmarks/gridvae.md``, with the few starts on which schedules of beta and of sigma were tried.
 
     References
     ----------

@@ -114,12 +114,12 @@ def grid_kl(
             return guided
     if z is None:
         z = draw_codes(mu, logvar, generator)
-    free = torch.ones_like(mu) if known is None else (~known).to(mu)
-    outside = (free * prior.axis_log_prob(z)).sum(dim=1)
+    free = None if known is None else (~known).to(mu)
+    outside = _sum_over(free, prior.axis_log_prob(z))
     if mode == "conditional":
-        inside = (free * _log_normal(z, mu, logvar)).sum(dim=1)
+        inside = _sum_over(free, _log_normal(z, mu, logvar))
     else:
-        inside = torch.logsumexp(_log_normal_of_pairs(z, mu, logvar, free), dim=1).to(mu) - math.log(len(mu))
+        inside = _log_mean_density(_log_normal_of_pairs(z, mu, logvar, free), mu.dtype)
     return guided + inside - outside
 
 
@@ -169,14 +169,35 @@ def _log_normal(z: torch.Tensor, mu: torch.Tensor, logvar: torch.Tensor) -> torc
     return -0.5 * (math.log(2 * math.pi) + logvar + (z - mu).square() * (-logvar).exp())
 
 
-def _log_normal_of_pairs(z: torch.Tensor, mu: torch.Tensor, logvar: torch.Tensor, free: torch.Tensor) -> torch.Tensor:
+def _sum_over(free: torch.Tensor | None, terms: torch.Tensor) -> torch.Tensor:
+    """Sum over the axes, or over those that are free."""
+    return (terms if free is None else free * terms).sum(dim=1)
+
+
+def _log_normal_of_pairs(
+    z: torch.Tensor, mu: torch.Tensor, logvar: torch.Tensor, free: torch.Tensor | None
+) -> torch.Tensor:
     """Log-density (B, B) of z_b under the Gaussian of sample j, over the axes on which row b is free; float64.
 
     The square is written out, so that one matrix product takes the place of tables (B, B, n). Its terms cancel, which
     double precision bears: deviations of exp(-6), the least of clamped ones, leave ten digits.
     """
-    z, mu, logvar, free = z.double(), mu.double(), logvar.double(), free.double()
+    z, mu, logvar = z.double(), mu.double(), logvar.double()
     precision = (-logvar).exp()
-    rows = torch.cat([free * z.square(), free * z, free], dim=1)
+    powers = [z.square(), z, torch.ones_like(z)]
+    rows = torch.cat(powers if free is None else [free * power for power in powers], dim=1)
     constant = math.log(2 * math.pi) + logvar + mu.square() * precision
     return rows @ torch.cat([-0.5 * precision, mu * precision, -0.5 * constant], dim=1).T
+
+
+def _log_mean_density(table: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Logarithm of the mean of densities, from a table (B, B) of their logarithms in float64.
+
+    But for float64, shares of the largest density are in single precision. Those below exp(-80) are taken for that,
+    far below a rounding error: smaller ones would be denormal numbers, with which processors are slow.
+    """
+    most = table.detach().amax(dim=1, keepdim=True)
+    shares = table - most
+    if dtype != torch.float64:
+        shares = shares.float().clamp(min=-80.0)
+    return (most[:, 0] + shares.exp().mean(dim=1).log()).to(dtype)

@@ -19,7 +19,8 @@ def volume_log_det(f: Any, x: torch.Tensor) -> torch.Tensor:
 
     J is the Jacobian (m, D) of a sample's m answers. For a square J this is :math:`\log |\det J|`; for m < D it is the
     factor by which the map changes m-dimensional volumes orthogonal to its fibres. Costs m backward passes, computed
-    in the dtype of x, the determinant from singular values in float64.
+    in the dtype of x, the determinant from singular values in float64. Differentiable where x requires a gradient, by
+    second derivatives of f; the gradient is 0 where the answer is -inf.
 
     Parameters
     ----------
@@ -54,12 +55,14 @@ def volume_log_det(f: Any, x: torch.Tensor) -> torch.Tensor:
         answer: torch.Tensor = f(sample[None])
         return answer.flatten()
 
-    jacobians = vmap(jacrev(one))(x.detach()).flatten(2)
+    jacobians = vmap(jacrev(one))(x).flatten(2)
     if jacobians.shape[1] > n_entries:
         raise ValueError(
             f"f makes {jacobians.shape[1]} numbers of {n_entries}: they are dependent, and the volume element is 0"
         )
-    sizes = torch.linalg.svdvals(jacobians.detach().double())
+    if not x.requires_grad:  # a gradient by the weights of f alone is not asked for
+        jacobians = jacobians.detach()
+    sizes = torch.linalg.svdvals(jacobians.double())
     floor = torch.finfo(x.dtype).eps * max(jacobians.shape[1:]) * sizes[:, :1]
     deficient = (sizes <= floor).any(dim=1)
     if deficient.any():

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from manifoldkit import DiffusionManifold
-from manifoldkit.attacks import PGD, PatchPGD, rectangle_mask
+from manifoldkit.attacks import PGD, rectangle_mask
 from manifoldkit.datasets import make_circle
 from manifoldkit.defenses import (
     DiffusionScore,
@@ -302,7 +302,9 @@ class TestScores:
 
     def test_a_flow_of_another_library(self):
         zuko = pytest.importorskip("zuko")
-        flow = zuko.flows.RealNVP(2, transforms=2, hidden_features=(8,)).double()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            flow = zuko.flows.RealNVP(2, transforms=2, hidden_features=(8,)).double()
         x = torch.rand(6, 2, generator=generator(0), dtype=torch.float64)
 
         def score(x):
@@ -310,7 +312,9 @@ class TestScores:
 
         found = purify(score, x, step=0.02, n_steps=20, bounds=(-2, 2), modules=[flow])
         with torch.no_grad():
-            assert (score(found) > score(x)).all()
+            gain = score(found) - score(x)
+        assert (gain > -0.01).all()  # who begins at the top stays within a step of it
+        assert gain.mean() > 0.1
 
 
 class TestAdaptiveAttacks:
@@ -369,22 +373,17 @@ class TestAdaptiveAttacks:
         torch.testing.assert_close(slope, 1 - 2 * 0.05 / tau * (1 - torch.tanh(g / tau) ** 2))
 
     def test_an_attack_through_the_purifier_beats_one_that_does_not_know_it(self):
-        """The hill pulls the first pixel to 0.5, so that only the second decides behind it."""
+        """The hill pulls the first pixel to 0.5, where the second has to go the other way than it has to here."""
 
         def first(x):
             return -(x[:, 0] - 0.5).square()
 
-        classifier = nn.Linear(2, 2, bias=False).double()
-        classifier.weight.data = torch.tensor([[3.0, 1.0], [-3.0, -1.0]], dtype=torch.float64)
-        shifted = nn.Sequential(Shift(), classifier)
-        x, y = torch.full((1, 2), 0.52, dtype=torch.float64), torch.tensor([0])
-        defended = PurifiedClassifier(shifted, first, step=0.01, n_steps=30)
-        attack = {"steps": 20, "alpha": 0.01, "early_stop": False}
-        for net, broken in ((shifted, False), (defended, True)):
-            adversary = PatchPGD(net, [1, 1], eps=0.03, **attack)(x, y)
-            if net is shifted:
-                adversary[:, 1] = x[:, 1]  # the direct attack spends itself on the pixel that weighs more
-            assert bool(defended(adversary).argmax(1) != y) is broken
+        bare = Saddle()
+        x, y = torch.tensor([[0.6, 0.52]], dtype=torch.float64), torch.tensor([0])
+        defended = PurifiedClassifier(bare, first, step=0.001, n_steps=200)
+        oblivious, adaptive = (PGD(net, 0.03, 0.01, 20, early_stop=False)(x, y) for net in (bare, defended))
+        answers = [net(z).argmax(1).item() for z in (x, oblivious, adaptive) for net in (bare, defended)]
+        assert answers == [0, 0, 1, 0, 0, 1]
 
     def test_weight_makes_adversaries_look_usual(self):
         vae = small_vae()
@@ -398,9 +397,13 @@ class TestAdaptiveAttacks:
         assert scores[0] < scores[1] < scores[2]
 
 
-class Shift(nn.Module):
+class Saddle(nn.Module):
+    """Class 0 where v (1 - 20 u) + u / 4 > 0, u and v the pixels less 0.5."""
+
     def forward(self, x):
-        return x - 0.5
+        u, v = (x - 0.5).unbind(1)
+        margin = v * (1 - 20 * u) + u / 4
+        return torch.stack([margin, -margin], 1)
 
 
 class TestBadInput:
@@ -425,6 +428,7 @@ class TestBadInput:
             ({"mask": [0] * 6}, ValueError),
             ({"mask": [0.5] * 6}, ValueError),
             ({"mask": [1] * 5}, ValueError),
+            ({"final_score": hill}, ValueError),
         ],
         ids=str,
     )
@@ -507,6 +511,26 @@ class TestBadInput:
     def test_training(self, y, options, error):
         with pytest.raises(error):
             train_vae_classifier(small_vae(dtype=torch.float32), self.X, y, **options)
+
+    @pytest.mark.parametrize(
+        ("y", "error", "words"),
+        [
+            ([0, 1, 3], ValueError, r"0\.\.2, the classes of the head, got 0\.\.3"),
+            ([0, 1, -100], ValueError, r"got -100\.\.1"),  # which cross entropy leaves out without a word
+            ([0, 1], ValueError, "shape"),
+            ([0.0, 1.0, 2.0], TypeError, "integers"),
+        ],
+    )
+    def test_labels_of_the_loss(self, y, error, words):
+        with pytest.raises(error, match=words):
+            small_vae(dtype=torch.float32).loss(self.X, torch.tensor(y))
+
+    def test_a_comparison_of_one_walk(self):
+        with pytest.raises(ValueError, match="final_score compares the ends of several walks"):
+            purify(hill, self.X, final_score=hill)
+        with pytest.raises(ValueError, match="final_score compares"):
+            PurifiedClassifier(nn.Linear(6, 2), hill, final_score=hill)(self.X)
+        assert torch.equal(purify(hill, self.X, final_score=hill, n_restarts=2, n_steps=0), self.X)
 
     def test_scores_and_adaptive_networks(self):
         with pytest.raises(TypeError, match="project"):

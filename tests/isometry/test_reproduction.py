@@ -63,8 +63,8 @@ def test_torus_hierarchy(seed):
         optimizer=lambda p: torch.optim.Adam(p, lr=5e-3),
         callbacks=[lambda trainer, record: schedule.step()],
     )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(trainer.optimizer, 1500)
-    trainer.fit(x, labels, epochs=1500)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(trainer.optimizer, 4000)
+    trainer.fit(x, labels, epochs=4000)
     scores = net.logits(net.representations(x))
     assert min(accuracy(score, y) for score, y in zip(scores, labels, strict=True)) > 0.99
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from manifoldkit.priors import NoiseMLP, NoiseSchedule, ddim_sample, ddpm_sample, diffusion_log_prob, rk4_sample
 
@@ -138,6 +139,35 @@ def test_batches_do_not_change_the_mean_and_the_network_keeps_its_mode():
     assert (many - few).abs().max() < 0.5
 
 
+class Largest(TorchDispatchMode):
+    """The most entries of a tensor that any operation has returned."""
+
+    size = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        answer = func(*args, **(kwargs or {}))
+        if isinstance(answer, torch.Tensor):
+            self.size = max(self.size, answer.numel())
+        return answer
+
+
+def test_rounds_go_by_in_batches_and_never_lie_in_memory_at_once():
+    """Each batch holds the next rows of all rounds, in order, across the end of a round."""
+    schedule = NoiseSchedule.linear(10, 0.05, 0.6)
+    net = NoiseMLP(50, 10, width=4, frequencies=(), generator=torch.Generator().manual_seed(0)).double()
+    x = points(6, 50, 0)
+    with torch.no_grad():
+        with Largest() as largest:
+            found = diffusion_log_prob(
+                net, x, schedule, n_rounds=30, batch_size=8, reduce="none", generator=torch.Generator().manual_seed(1)
+            )
+        assert largest.size == 8 * 50
+        rows = diffusion_log_prob(
+            net, x.repeat(30, 1), schedule, n_rounds=1, batch_size=8, generator=torch.Generator().manual_seed(1)
+        )
+    assert torch.equal(found.flatten(), rows)
+
+
 def test_the_gradient_of_a_likelihood_is_that_of_differences():
     schedule = NoiseSchedule.linear(10, 0.05, 0.6)
     net = NoiseMLP(2, 10, width=8, generator=torch.Generator().manual_seed(0)).double()
@@ -186,20 +216,39 @@ def test_samples_have_the_moments_of_the_data(transfer, stride):
     assert abs(float(x.std()) - 1) < 0.03
 
 
-def test_posterior_variance_is_exact_for_a_single_point():
+@pytest.mark.parametrize("variance", ["posterior", "beta"])
+@pytest.mark.parametrize("stride", [1, 4])
+def test_the_spread_at_every_time_is_that_of_the_variance_of_the_steps(variance, stride):
+    """All data are 0: x_t has the variance 1 - abar_t with "posterior" in steps of any length, and more with "beta"."""
     schedule = NoiseSchedule.linear(50, 1e-3, 0.3)
-    x = ddpm_sample(
-        lambda x, t: x / math.sqrt(1 - schedule.at(int(t[0]))),
-        points(30, 2, 0),
-        schedule,
-        variance="posterior",
-        stride=4,
-    )
-    assert x.abs().max() < 1e-6
+    spread = {}
+
+    def eps(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        spread[int(t[0])] = float(x.square().mean())
+        return x / math.sqrt(1 - schedule.at(int(t[0])))
+
+    g = torch.Generator().manual_seed(0)
+    start = math.sqrt(1 - schedule.at(50)) * torch.randn(20_000, 1, generator=g, dtype=torch.float64)
+    end = ddpm_sample(eps, start, schedule, variance=variance, stride=stride, generator=g)
+    assert end.abs().max() < 1e-6
+    times = schedule.grid(stride)
+    assert sorted(spread) == times[1:]
+    true, widest = 1 - schedule.at(50), 1.0
+    for s, t in zip(times[-2:0:-1], times[:1:-1], strict=True):
+        abar_s, abar_t = schedule.at(s), schedule.at(t)
+        ratio, beta = abar_t / abar_s, 1 - abar_t / abar_s
+        given_0_and_t = (1 - abar_s) * beta / (1 - abar_t)  # the variance of x_s for known x_0 and x_t
+        true = ratio * ((1 - abar_s) / (1 - abar_t)) ** 2 * true + (given_0_and_t if variance == "posterior" else beta)
+        assert spread[s] == pytest.approx(true, rel=0.06)  # six standard deviations of 20,000 squares
+        widest = max(widest, spread[s] / (1 - abar_s))
+    if variance == "posterior":
+        assert true == pytest.approx(1 - schedule.at(times[1]))
+    assert (widest > 1.3) is (variance == "beta")
 
 
-def test_noise_between_integers_is_interpolated():
-    """A network linear in t gives the answer of one that knows all times."""
+@pytest.mark.parametrize("midpoint", ["time", "noise"])
+def test_noise_between_integers_is_interpolated(midpoint):
+    """A network linear in t gives the answer of one that knows all times; those of "noise" lie anywhere."""
     schedule = NoiseSchedule.linear(20, 0.01, 0.4)
     seen = []
 
@@ -214,8 +263,9 @@ def test_noise_between_integers_is_interpolated():
             return (0.1 + t.double().clamp_min(1) / 40)[:, None] * x
 
     x = points(4, 2, 0)
+    options = {"stride": 5, "midpoint": midpoint}
     torch.testing.assert_close(
-        rk4_sample(integers, x, schedule, stride=5), rk4_sample(All(), x, schedule, stride=5), rtol=1e-12, atol=0
+        rk4_sample(integers, x, schedule, **options), rk4_sample(All(), x, schedule, **options), rtol=1e-12, atol=0
     )
     assert set(seen) == {torch.int64}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 
@@ -45,7 +47,11 @@ def test_schedules_that_are_none(abar, words):
 
 def test_a_schedule_that_ends_early_warns():
     with pytest.warns(ScheduleWarning, match="still holds signal"):
-        NoiseSchedule.linear(100, 1e-4, 0.02)
+        schedule = NoiseSchedule.linear(100, 1e-4, 0.02)
+    assert schedule.at(100) == pytest.approx(0.36, abs=0.01)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert NoiseSchedule.linear(100, 1e-4, 0.1).at(100) == pytest.approx(0.006, abs=0.001)
 
 
 @pytest.mark.parametrize(

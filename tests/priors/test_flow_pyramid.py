@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from manifoldkit.defenses import purify
 from manifoldkit.exceptions import RankDeficientWarning
 from manifoldkit.priors import FlowPyramid, volume_log_det
 from manifoldkit.priors.flows import from_normal, to_normal
@@ -111,6 +112,86 @@ def test_levels_and_their_sum_have_the_closed_form_of_linear_maps(seed):
             torch.testing.assert_close(bits, latent / z.shape[1] / math.log(2))
     torch.testing.assert_close(pyramid.log_prob(x, 0), expected[0])
     torch.testing.assert_close(pyramid.log_prob(x), expected[0] + expected[1] - 8 * math.log(2))
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.BatchNorm2d], ids=lambda norm: norm.__name__)
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda pyramid, x: torch.cat(pyramid.encode(x), 1),
+        lambda pyramid, x: torch.cat([image.flatten(1) for image in pyramid.decode(pyramid.encode(x))], 1),
+        lambda pyramid, x: pyramid.latent_log_prob(x),
+        lambda pyramid, x: pyramid.level_log_prob(x, 0),
+        lambda pyramid, x: pyramid.level_log_prob(x, 0, per_dimension="bits"),
+        lambda pyramid, x: pyramid.log_prob(x),
+        lambda pyramid, x: pyramid.sample(len(x), generator=generator(0)),
+    ],
+    ids=["encode", "decode", "latent", "level", "bits", "all levels", "sample"],
+)
+@pytest.mark.parametrize("n", [1, 5])
+def test_batch_statistics_in_training_mode_are_neither_used_nor_changed(norm, ask, n):
+    pyramid = linear_pyramid()
+    if norm is nn.BatchNorm1d:
+        for i, size in enumerate((5, 3)):
+            pyramid.encoders[i].append(norm(size).double())
+        pyramid.decoders[1].insert(0, norm(3).double())
+    else:
+        for encoder in pyramid.encoders:
+            encoder.insert(0, norm(2).double())
+        pyramid.decoders[1].append(norm(2).double())
+    pyramid.train()
+    before = {name: value.clone() for name, value in pyramid.state_dict().items()}
+    x = torch.rand(n, 2, 4, 4, generator=generator(0), dtype=torch.float64)
+    first, second = ask(pyramid, x), ask(pyramid, x)
+    assert torch.equal(first, second)
+    assert all(torch.equal(value, before[name]) for name, value in pyramid.state_dict().items())
+    assert all(module.training for module in pyramid.modules())
+    torch.testing.assert_close(ask(pyramid.eval(), x), first, rtol=0, atol=0)
+
+
+def test_training_uses_and_learns_batch_statistics():
+    pyramid = linear_pyramid()
+    for encoder in pyramid.encoders:
+        encoder.insert(0, nn.BatchNorm2d(2).double())
+    before = pyramid.encoders[1][0].running_mean.clone()
+    x = torch.rand(50, 2, 4, 4, generator=generator(0), dtype=torch.float64)
+    pyramid.train_autoencoders(x, steps=3)
+    learned = pyramid.encoders[1][0].running_mean.clone()
+    assert not torch.equal(learned, before)
+    pyramid.train_flows(x, steps=3)
+    assert torch.equal(pyramid.encoders[1][0].running_mean, learned)
+
+
+def curved_pyramid(seed: int) -> FlowPyramid:
+    """Encoders whose volume element depends on the image."""
+    pyramid = linear_pyramid(seed)
+    for encoder in pyramid.encoders:
+        encoder.append(nn.Tanh())
+    return pyramid
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_gradient_of_the_score_is_that_of_differences(seed):
+    pyramid = curved_pyramid(seed)
+    x = torch.rand(3, 2, 4, 4, generator=generator(seed), dtype=torch.float64)
+    leaf = x.clone().requires_grad_(True)
+    (slope,) = torch.autograd.grad(pyramid.log_prob(leaf).sum(), leaf)
+    move = 1e-5 * torch.randn(x.shape, generator=generator(seed + 1), dtype=torch.float64)
+    change = (pyramid.log_prob(x + move) - pyramid.log_prob(x - move)) / 2
+    torch.testing.assert_close((slope * move).flatten(1).sum(1), change, rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(pyramid.log_prob(leaf).detach(), pyramid.log_prob(x), rtol=1e-12, atol=0)
+    assert not pyramid.log_prob(x).requires_grad
+    with torch.no_grad():
+        assert not pyramid.log_prob(leaf).requires_grad
+    assert all(parameter.grad is None for parameter in pyramid.parameters())
+
+
+def test_the_score_can_be_climbed():
+    pyramid = curved_pyramid(0)
+    x = torch.rand(4, 2, 4, 4, generator=generator(0))  # of another dtype than the networks
+    found = purify(pyramid.log_prob, x, step=0.01, n_steps=10)
+    assert (found - x).abs().max() <= 0.1 + 1e-6
+    assert (pyramid.log_prob(found) > pyramid.log_prob(x) + 0.1).all()
 
 
 def test_samples_come_from_normal_codes_through_flows_and_decoders():

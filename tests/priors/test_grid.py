@@ -150,6 +150,22 @@ def test_copies_are_equal():
         assert pickle.dumps(twin) == pickle.dumps(prior)
 
 
+def test_copies_hold_what_was_loaded_and_the_dtype_and_mode():
+    """With equal pickles still."""
+    prior = GridPrior(2, [0.0, 1.0], 0.25)
+    prior.load_state_dict(GridPrior(2, [-3.0, 5.0], 0.5, [1.0, 3.0]).state_dict())
+    prior.float().eval()
+    z = normal(20, 2)
+    for twin in (copy.copy(prior), copy.deepcopy(prior), pickle.loads(pickle.dumps(prior))):
+        assert [axis.tolist() for axis in twin.levels] == [[-3.0, 5.0]] * 2
+        assert torch.equal(twin.log_prob(z), prior.log_prob(z))
+        assert {buffer.dtype for buffer in twin.buffers()} == {torch.float32}
+        assert not twin.training
+        assert pickle.dumps(twin) == pickle.dumps(prior)
+        twin.load_state_dict(GridPrior(2, [0.0, 1.0], 0.25).state_dict())  # on buffers of its own
+        assert prior.levels[0].tolist() == [-3.0, 5.0]
+
+
 def test_cost_is_linear_in_the_axes():
     """Of enumeration 2^1000 components would be asked. A factor of 3 is left for a crowded machine."""
 
@@ -224,6 +240,38 @@ def test_aggregate_mode_is_the_mixture_of_the_batch():
     z = draw_codes(codes, narrow, seeded(5))
     assert abs(grid_kl(codes, narrow, prior, "aggregate", z=z).mean().item()) < 0.15
     assert grid_kl(codes, narrow, prior, "conditional", z=z).mean().item() > 3.0
+
+
+@pytest.mark.parametrize(("spread", "log_variance"), [(2.0, -2.0), (30.0, -7.0)])
+def test_aggregate_mode_has_the_gradients_of_the_mixture_in_single_precision(spread, log_variance):
+    """In the second case the densities of most pairs are below the least number of single precision."""
+    prior = GridPrior(2, LEVELS, 1 / 3)
+    given = [normal(60, 2, scale=spread), torch.full((60, 2), log_variance, dtype=torch.float64), normal(60, 2, seed=2)]
+    given[2] = given[0] + (0.5 * given[1]).exp() * given[2]
+    slopes = []
+    for dtype in (torch.float64, torch.float32):
+        mu, logvar, z = (t.float().to(dtype).requires_grad_() for t in given)
+        if dtype == torch.float32:
+            value = grid_kl(mu, logvar, prior, "aggregate", z=z)
+        else:
+            components = torch.distributions.Independent(torch.distributions.Normal(mu, (0.5 * logvar).exp()), 1)
+            uniform = torch.distributions.Categorical(torch.ones(60, dtype=torch.float64))
+            value = torch.distributions.MixtureSameFamily(uniform, components).log_prob(z) - prior.log_prob(z)
+        slopes.append(
+            [value.detach().double(), *(g.double() for g in torch.autograd.grad(value.sum(), (mu, logvar, z)))]
+        )
+    for expected, found in zip(*slopes, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_derivatives_of_the_aggregate_mode_are_those_of_differences():
+    prior, targets = GridPrior(2, LEVELS, 1 / 3), torch.full((7, 2), NAN, dtype=torch.float64)
+    targets[:3, 1] = 1.0  # rows that are free on one axis
+    given = [t.requires_grad_() for t in (normal(7, 2), normal(7, 2, seed=1) - 1, normal(7, 2, seed=2))]
+    for known in (None, targets):
+        assert torch.autograd.gradcheck(
+            lambda mu, logvar, z, known=known: grid_kl(mu, logvar, prior, "aggregate", known, z), given
+        )
 
 
 @pytest.mark.parametrize("mode", ["conditional", "aggregate", "nearest"])
@@ -305,6 +353,22 @@ class TestBadInput:
         for method in (prior.log_prob, prior.nearest, prior.cell_bounds):
             with pytest.raises(error, match=match):
                 method(z)
+
+    @pytest.mark.parametrize(("dtype", "far"), [(torch.float32, 1e20), (torch.float64, 1e155)])
+    def test_of_codes_whose_exponent_overflows(self, dtype, far):
+        """Their gradient would be NaN; up to there it is finite."""
+        for sign, levels in ((1, [0.0, 1.0]), (-1, [0.0, 1.0]), (1, [0.0])):
+            prior = GridPrior(2, levels, 0.25)
+            z = torch.tensor([[0.0, sign * far]], dtype=dtype, requires_grad=True)
+            with pytest.raises(ValueError, match="overflows in torch"):
+                prior.log_prob(z)
+            near = (z.detach() / 100).requires_grad_()
+            value = prior.log_prob(near)
+            value.backward()
+            assert torch.isfinite(value).all()
+            assert torch.isfinite(near.grad).all()
+            if len(levels) == 1:
+                torch.testing.assert_close(near.grad, -near.detach() / 0.25**2)
 
     def test_of_centres_nodes_and_draws(self):
         prior = GridPrior(40, [0.0, 1.0], 0.25)
