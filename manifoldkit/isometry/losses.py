@@ -95,9 +95,9 @@ class IsometricLoss(torch.nn.Module):
         if not (math.isfinite(scale) and scale > 0):
             raise ValueError(f"scale must be positive and finite, got {scale!r}")
         if not named and np.ndim(partition) != 1:
+            what = repr(partition) if np.ndim(partition) == 0 else f"shape {tuple(np.shape(partition))}"
             raise ValueError(
-                "partition must be 'class', 'global' or the cell of each sample, integers of shape (N,), got "
-                f"{partition!r}"
+                f"partition must be 'class', 'global' or the cell of each sample, integers of shape (N,), got {what}"
             )
         self.partition = partition if named else "cells"
         self.register_buffer("cells", None if named else cell_ids(partition, len(partition), "partition"))

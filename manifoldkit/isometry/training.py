@@ -97,7 +97,7 @@ class IsometricTrainer:
         self.isometry = level_losses(isometry, len(net.blocks))
         if isinstance(optimizer, torch.optim.Optimizer) or not callable(optimizer):
             raise TypeError(
-                f"optimizer must be a function from parameters to an optimiser, got {optimizer!r}: use "
+                f"optimizer must be a function from parameters to an optimiser, got {type(optimizer).__name__}: use "
                 "lambda p: torch.optim.Adam(p, lr=...)"
             )
         self.optimizer = optimizer(net.parameters())
@@ -243,9 +243,11 @@ class IsometricTrainer:
 
 
 def finite_gradients(parameters: Iterable[nn.Parameter]) -> bool:
-    """Whether every gradient is finite: 0 times an entry that is not is NaN, and one number is waited for."""
-    sums = [(0 * parameter.grad).sum() for parameter in parameters if parameter.grad is not None]
-    return not sums or bool(torch.isfinite(torch.stack(sums).sum()))
+    """Whether every gradient is finite; where a sum is not, which may be an overflow, the entries are looked at."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not gradients or bool(torch.isfinite(torch.stack([gradient.sum() for gradient in gradients]).sum())):
+        return True
+    return all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
 
 
 def batches(n: int, size: int | None, generator: torch.Generator) -> Iterator[Any]:

@@ -25,7 +25,7 @@ from manifoldkit.isometry import (
     IsometryReport,
     LocallyIsometricNet,
 )
-from manifoldkit.isometry.training import batches
+from manifoldkit.isometry.training import batches, finite_gradients
 
 
 def seeded(seed=0):
@@ -351,6 +351,19 @@ class Root(nn.Module):
 
     def forward(self, x):
         return (self.layer(x) * torch.arange(self.layer.out_features)).square().sqrt()
+
+
+def test_large_gradients_are_finite_though_their_sum_overflows():
+    parameters = [
+        nn.Parameter(torch.zeros(4)),
+        nn.Parameter(torch.zeros(2, dtype=torch.float64)),
+        nn.Parameter(torch.zeros(1)),
+    ]
+    assert finite_gradients(parameters)
+    parameters[0].grad = torch.full((4,), 3e38)
+    assert finite_gradients(parameters)
+    parameters[1].grad = torch.tensor([float("nan"), 0.0], dtype=torch.float64)
+    assert not finite_gradients(parameters)
 
 
 def test_a_gradient_that_is_not_finite_breaks_no_weights():
