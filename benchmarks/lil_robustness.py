@@ -1,6 +1,6 @@
 """Does isometry make an MNIST classifier robust? Locally isometric networks of every beta under one set of attacks.
 
-    python benchmarks/lil_robustness.py --work out/lil > benchmarks/lil_robustness.md
+    python benchmarks/lil_robustness.py --work out/lil --out benchmarks/lil_robustness.md
 
 Networks [784, 100, 100, 100, 100, 10] with tanh, 60,000 images, 5 epochs, batches of 100, Adam 1e-3, seeds 0 to 2, as
 in the paper. Needs the MNIST files of `data/` and torchattacks (`pip install --no-deps torchattacks requests`), whose
@@ -14,10 +14,10 @@ from __future__ import annotations
 import argparse
 import functools
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from lil_walks import AFTER, atlas, autoencoder, slopes, walks
 from stored import stored
+from tables import cell, command, mean, table, write
 from torch import Tensor
 
 from manifoldkit import ManifoldAtlas
@@ -85,8 +86,6 @@ def in_balls(
     net: LocallyIsometricNet, beta: float, seed: int, x: Tensor, y: Tensor, transferred: dict[float, Tensor]
 ) -> dict[str, float]:
     """Geometry, gradients and attacks in balls; `x` are 1,000 test images, the slow attack takes the first 100."""
-    import torchattacks
-
     row: dict[str, float] = {"accuracy_1000": survived(net, x, y)}
     report = IsometryReport.of_network(net, x, y)[0]
     row["stress"], row["correlation"], row["lipschitz"] = report.stress, report.distance_correlation, report.lipschitz
@@ -98,14 +97,30 @@ def in_balls(
     row["pgd"] = under(PGD(net, eps=0.5, alpha=0.01, steps=10), x, y)
     row["pgd_full"] = under(PGD(view, eps=0.5, alpha=0.01, steps=10, loss=view.objective), x, y)
     for eps in (0.03, 0.1):
-        row[f"pgd_margin_{eps}"] = under(PGD(net, eps=eps, steps=40, loss="margin"), x, y, 1000)
-        apgd = torchattacks.APGD(net, norm="Linf", eps=eps, steps=50, n_restarts=1, seed=seed, loss="ce")
-        row[f"apgd_{eps}"] = survived(net, apgd(x, y), y)
-        row[f"transfer_{eps}"] = survived(net, transferred[eps], y)
-    square = torchattacks.Square(net, norm="Linf", eps=0.1, n_queries=500, n_restarts=1, seed=seed)
-    few, classes = x[:FEW], y[:FEW]
-    row["square_0.1"] = survived(net, square(few, classes), classes)
+        judged = judges(net, x, y, eps, seed, transferred[eps])
+        row |= {f"{name}_{eps}": value for name, value in judged.items()}
+    row["square_0.1"] = square(net, x[:FEW], y[:FEW], 0.1, seed)
     return row
+
+
+def judges(net: torch.nn.Module, x: Tensor, y: Tensor, eps: float, seed: int, transferred: Tensor) -> dict[str, float]:
+    """Accuracy under attacks that look for masked gradients: on the margin, adaptive, transferred."""
+    import torchattacks
+
+    apgd = torchattacks.APGD(net, norm="Linf", eps=eps, steps=50, n_restarts=1, seed=seed, loss="ce")
+    return {
+        "pgd_margin": under(PGD(net, eps=eps, steps=40, loss="margin"), x, y, 1000),
+        "apgd": survived(net, apgd(x, y), y),
+        "transfer": survived(net, transferred, y),
+    }
+
+
+def square(net: torch.nn.Module, x: Tensor, y: Tensor, eps: float, seed: int) -> float:
+    """Accuracy under Square, which uses no gradients."""
+    import torchattacks
+
+    attack = torchattacks.Square(net, norm="Linf", eps=eps, n_queries=500, n_restarts=1, seed=seed)
+    return survived(net, attack(x, y), y)
 
 
 def on_manifolds(
@@ -147,18 +162,6 @@ def on_manifolds(
             row |= {f"{name}_{key}": value for key, value in on_it.items()}
         found[beta].append(row)
     return found
-
-
-def cell(rows: list[dict[str, float]], name: str, digits: int = 3) -> str:
-    values = [row[name] for row in rows]
-    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.{digits}f}{deviation}"
-
-
-def table(title: str, columns: dict[str, str], results: dict[float, list[dict[str, float]]], digits: int = 3) -> None:
-    print(f"\n## {title}\n\n| beta | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
-    for beta, rows in results.items():
-        print(f"| {beta:g} | " + " | ".join(cell(rows, name, digits) for name in columns.values()) + " |")
 
 
 def picture(
@@ -217,6 +220,7 @@ def main() -> None:
     parser.add_argument("--walk-images", type=int, default=FEW)
     parser.add_argument("--manifolds", nargs="+", default=["atlas", "autoencoder"])
     parser.add_argument("--train-only", action="store_true")
+    parser.add_argument("--out", type=Path, help="file for the tables; the screen without one")
     parser.add_argument("--picture", type=Path, help="file for the curves")
     options = parser.parse_args()
     folder = options.work
@@ -251,9 +255,15 @@ def main() -> None:
     some = {pair: net for pair, net in nets.items() if pair[1] < options.walk_seeds}
     n = options.walk_images
     walked = on_manifolds(some, results, folder, x, few_x[:n], few_y[:n], options.manifolds)
-    report(results, walked, n, options.manifolds)
+    write(report(results, walked, n, options.manifolds, command(parser, options)), options.out)
     if options.picture is not None:
         picture(results, walked, options.manifolds, options.picture)
+
+
+def by_beta(columns: dict[str, str], results: dict[float, list[dict[str, float]]]) -> str:
+    """A table with a row for each beta."""
+    rows = [(f"{beta:g}", *(cell(rows, name) for name in columns.values())) for beta, rows in results.items()]
+    return table(("beta", *columns), rows)
 
 
 def report(
@@ -261,47 +271,102 @@ def report(
     walked: dict[float, list[dict[str, float]]],
     n: int,
     manifolds: list[str],
-) -> None:
-    print("# Locally isometric networks under attack\n")
-    print(
-        f"Mean ± standard deviation over {len(results[0.0])} seeds. Accuracy on 10,000 test images, under attack on ",
-        end="",
-    )
-    print(f"1,000 of them (Square: {FEW}, walks on manifolds: {n}). Command: `python benchmarks/lil_robustness.py`.")
-    print("\n## Accuracy\n\n| beta | paper | here | stress | distance correlation | largest stretch |")
-    print("|---|---|---|---|---|---|")
-    for (beta, rows), paper in zip(results.items(), PAPER, strict=True):
-        middle = " | ".join(cell(rows, name) for name in ("stress", "correlation", "lipschitz"))
-        print(f"| {beta:g} | {paper} | {cell(rows, 'accuracy', 4)} | {middle} |")
-    table(
-        "The paper's attack: gradient of the full training loss, batches of 100",
-        {**{f"FGSM {eps}": f"full_{eps}" for eps in EPS}, "PGD 0.5, 10 steps of 0.01": "pgd_full"},
-        results,
-    )
-    table(
-        "The same with the gradient of the cross entropy",
-        {**{f"FGSM {eps}": f"fgsm_{eps}" for eps in EPS}, "PGD 0.5, 10 steps of 0.01": "pgd"},
-        results,
-    )
-    table(
-        "Stronger, transferred and gradient-free attacks",
-        {
-            **{f"PGD margin {eps}": f"pgd_margin_{eps}" for eps in (0.03, 0.1)},
-            **{f"APGD {eps}": f"apgd_{eps}" for eps in (0.03, 0.1)},
-            **{f"transfer {eps}": f"transfer_{eps}" for eps in (0.03, 0.1)},
-            "Square 0.1, 500 queries": "square_0.1",
-        },
-        results,
-    )
-    seeds = len(walked[0.0])
+    line: str,
+) -> list[str]:
+    """Tables, and what they say."""
+    scores = [
+        (
+            f"{beta:g}",
+            str(paper),
+            cell(rows, "accuracy", 4),
+            *(cell(rows, name) for name in ("stress", "correlation", "lipschitz")),
+        )
+        for (beta, rows), paper in zip(results.items(), PAPER, strict=True)
+    ]
+    full = {**{f"FGSM {eps}": f"full_{eps}" for eps in EPS}, "PGD 0.5, 10 steps of 0.01": "pgd_full"}
+    plain = {**{f"FGSM {eps}": f"fgsm_{eps}" for eps in EPS}, "PGD 0.5, 10 steps of 0.01": "pgd"}
+    strong = {
+        **{f"PGD margin {eps}": f"pgd_margin_{eps}" for eps in (0.03, 0.1)},
+        **{f"APGD {eps}": f"apgd_{eps}" for eps in (0.03, 0.1)},
+        **{f"transfer {eps}": f"transfer_{eps}" for eps in (0.03, 0.1)},
+        "Square 0.1, 500 queries": "square_0.1",
+    }
     survivors = {"FGSM 0.1": "fgsm_0.1", "PGD margin 0.1": "pgd_margin_0.1", f"clean, of {n}": f"{manifolds[0]}_pgd_0"}
     gradients = {"L1, cross entropy": "grad_ce", "L1, margin": "grad_margin", "L2, margin": f"{manifolds[0]}_slope"}
     for name in manifolds:
         survivors |= {f"{name}: PGD, {k} step{'s'[: k > 1]}": f"{name}_pgd_{k}" for k in AFTER[1:]}
         survivors |= {f"{name}: random, {k} steps": f"{name}_random_{k}" for k in AFTER[-2:]}
         gradients |= {f"along the {name}": f"{name}_tangent_slope"}
-    table(f"In the ball and on manifolds: accuracy after steps of length 1 (seeds: {seeds})", survivors, walked)
-    table(f"Median norms of gradients at test images (seeds: {seeds})", gradients, walked)
+    seeds = len(walked[0.0])
+    return [
+        "# Locally isometric networks under attack",
+        f"Mean ± standard deviation over {len(results[0.0])} seeds. Accuracy on 10,000 test images, under attack on "
+        f"1,000 of them (Square: {FEW}, walks on manifolds: {n}). {line}",
+        "## What is found",
+        *findings(results, walked, manifolds),
+        "Other regimes: [lil_regimes.md](lil_regimes.md).",
+        "## Accuracy",
+        table(("beta", "paper", "here", "stress", "distance correlation", "largest stretch"), scores),
+        "## The paper's attack: gradient of the full training loss, batches of 100",
+        by_beta(full, results),
+        "## The same with the gradient of the cross entropy",
+        by_beta(plain, results),
+        "## Stronger, transferred and gradient-free attacks",
+        by_beta(strong, results),
+        f"## In the ball and on manifolds: accuracy after steps of length 1 (seeds: {seeds})",
+        by_beta(survivors, walked),
+        f"## Median norms of gradients at test images (seeds: {seeds})",
+        by_beta(gradients, walked),
+    ]
+
+
+def findings(
+    results: dict[float, list[dict[str, float]]],
+    walked: dict[float, list[dict[str, float]]],
+    manifolds: list[str],
+) -> list[str]:
+    """What the rows say of the largest beta and of all, beside none; every figure is read off them."""
+    last = max(results)
+    missed = [
+        f"{beta:g}"
+        for (beta, rows), paper in zip(results.items(), PAPER, strict=True)
+        if beta <= 1 and abs(mean(rows, "accuracy") - paper) > 0.01
+    ]
+    means = [mean(rows, "full_0.1") for rows in results.values()]
+
+    def ends(name: str, rows: dict[float, list[dict[str, float]]] = results) -> str:
+        return f"{mean(rows[0.0], name):.3f} to {mean(rows[last], name):.3f}"
+
+    said = [
+        "Accuracies for beta up to 1 are the paper's within 0.01"
+        + (f", except for beta {', '.join(missed)}." if missed else ".")
+        + f" From beta 0 to {last:g}, FGSM 0.1 on the paper's loss leaves {ends('full_0.1')}"
+        + (
+            ", rising with every beta"
+            if all(a < b for a, b in pairwise(means))
+            else ", not rising with every single beta"
+        )
+        + f"; the same step on the cross entropy {ends('fgsm_0.1')}, APGD {ends('apgd_0.1')}, the gradient-free Square "
+        f"{ends('square_0.1')}, transferred PGD {ends('transfer_0.1')}. At eps 0.03, where networks have something to "
+        f"lose, APGD leaves {ends('apgd_0.03')}, at a clean accuracy of {ends('accuracy')}.",
+    ]
+    for name in manifolds:
+        told = []
+        for k in AFTER[1:]:
+            key = f"{name}_pgd_{k}"
+            plain = [row[key] for row in walked[0.0]]
+            best = max((beta for beta in walked if beta), key=lambda beta: mean(walked[beta], key))
+            gains = [row[key] - base for row, base in zip(walked[best], plain, strict=True)]
+            told.append(
+                f"after {k} step{'s'[: k > 1]} {mean(walked[0.0], key):.3f} (best beta {best:g}: "
+                f"{mean(walked[best], key):.3f}, gain by seed {', '.join(f'{gain:+.2f}' for gain in gains)})"
+            )
+        said.append(
+            f"On-manifold PGD on the {name} leaves, at beta 0, {'; '.join(told)}. The best beta is chosen on the same "
+            f"images, which flatters it. The gradient of the margin along the {name}: "
+            f"{ends(f'{name}_tangent_slope', walked)}."
+        )
+    return said
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ for row, (surface, sample) in enumerate(SURFACES.items()):
         ax = figure.add_subplot(3, 8, 8 * row + column + 1, projection="3d")
         low, high = points.min(axis=0), points.max(axis=0)
         ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), zlim=(low[2], high[2]))
-        ax.set_box_aspect(high - low, zoom=0.92)
+        ax.set_box_aspect(high - low, zoom=0.84)
         ax.view_init(*VIEWS[surface])
         ax.set_axis_off()
         return ax

@@ -8,8 +8,8 @@ hierarchy after another: each block may tear what its labels separate, and has t
 **What is seen.** The torus, coloured by its eight sectors, and the representation after each block, in its first
 three principal components, coloured alike.
 
-**What to learn.** Every level is classified with more than 99 % accuracy, while the stress of each block, measured on
-that block's own input, stays small: the torus comes apart like a cake, without being squashed.
+**What to learn.** Every level is classified with about 99 % accuracy, while the stress of each block, measured on
+that block's own input, stays small: nothing is squashed. In the three main directions the torus stays whole.
 
 Run it alone with ``python demos/plot_torus_hierarchy.py --out out``: it writes ``torus_hierarchy.png`` and prints a
 table.
@@ -35,12 +35,19 @@ parser.add_argument("--epochs", type=int, default=1500, help="full-batch epochs 
 options = parser.parse_args()
 options.out.mkdir(parents=True, exist_ok=True)
 
+
 # %%
 # Training
 # --------
 # 1,600 points with noise 0.001, beta 100, blocks of four layers of twenty tanh units; the losses of a level reach its
-# own block and the one before. The rate of 0.005 does in 1,500 epochs what 0.001 does in the paper's 10,000. Cross
-# entropy alone (beta 0) is trained once, to compare.
+# own block and the one before. A rate that falls from 0.005 to 0 does in 1,500 epochs (most seeds; the benchmark takes
+# 4,000) what 0.001 does in the paper's 10,000. Cross entropy alone (beta 0) is trained once, to compare.
+def cool(trainer: IsometricTrainer, record: dict[str, float]) -> None:
+    """Let the rate fall as a cosine."""
+    share = len(trainer.history) / options.epochs
+    trainer.optimizer.param_groups[0]["lr"] = 5e-3 * (1 + np.cos(np.pi * share)) / 2
+
+
 print(f"{'beta':>6}{'seed':>6}{'level':>7}{'classes':>9}{'accuracy':>10}{'stress':>9}{'correlation':>13}")
 for seed in range(options.seeds):
     torus = make_ring_torus(1600, noise=0.001, random_state=seed)
@@ -51,7 +58,11 @@ for seed in range(options.seeds):
         generator = torch.Generator().manual_seed(seed)
         net = LocallyIsometricNet.mlp(3, [2, 4, 8], width=20, generator=generator)
         trainer = IsometricTrainer(
-            net, beta=beta, generator=generator, optimizer=lambda p: torch.optim.Adam(p, lr=5e-3)
+            net,
+            beta=beta,
+            generator=generator,
+            optimizer=lambda p: torch.optim.Adam(p, lr=5e-3),
+            callbacks=[cool],
         )
         trainer.fit(x, labels, epochs=options.epochs)
         with torch.no_grad():

@@ -139,9 +139,11 @@ class Window:
         self.leads = lead(net, self.images, self.label)
         return self
 
-    def walks(self, net: nn.Module, images: Tensor, steps: int) -> Walks:
+    def walks(
+        self, net: nn.Module, images: Tensor, steps: int, kind: type[OnManifoldPGD] = OnManifoldPGD, **options: Any
+    ) -> Walks:
         """On-manifold PGD, by half a degree of azimuth a step, that walks on when it has crossed the boundary."""
-        attack = OnManifoldPGD(net, self.manifold, self.degree / 2, steps, early_stop=False, record_path=True)
+        attack = kind(net, self.manifold, self.degree / 2, steps, early_stop=False, record_path=True, **options)
         result = attack.run(images, torch.full((len(images),), self.label))
         azimuth, elevation = self.angles.T
         labels = {"azimuth": azimuth, "elevation": elevation, "lead": self.leads}

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._stage import OPENING
+from ._validation import check_numbers
 
 __all__ = ["BACKGROUNDS", "Backdrop", "check_background"]
 
@@ -85,10 +86,14 @@ def check_background(background: Any, size: int) -> str | Floats:
         if background not in BACKGROUNDS:
             raise ValueError(f"background must be one of {', '.join(BACKGROUNDS)}, or a picture, got {background!r}")
         return background
-    picture = np.asarray(background, dtype=np.float64)
+    expected = (
+        f"background must be one of {', '.join(BACKGROUNDS)}, or a picture of shape (3, {size}, {size}) with values in "
+        "[0, 1]"
+    )
+    try:
+        picture = check_numbers(background, "background")
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{expected}: {error}") from error
     if picture.shape != (3, size, size) or not ((picture >= 0) & (picture <= 1)).all():
-        raise ValueError(
-            f"background must be one of {', '.join(BACKGROUNDS)}, or a picture of shape (3, {size}, {size}) with "
-            f"values in [0, 1], got shape {picture.shape}"
-        )
+        raise ValueError(f"{expected}, got shape {picture.shape}")
     return picture

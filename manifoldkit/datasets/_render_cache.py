@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,14 +50,15 @@ def cached(key: str, shape: tuple[int, ...], make: Callable[[], Bytes], folder: 
     make : callable
         Draws them.
     folder : Path, optional
-        Default: "turntable" in the user's cache folder. One that cannot be written to costs a line in the log.
+        Default: "turntable" in the user's cache folder, which may be deleted at any time. One that cannot be written to
+        costs a line in the log.
     """
     path = (cache_folder() / "turntable" if folder is None else folder) / f"{key}.safetensors"
     views = _read(path, key, shape)
     if views is not None:
         return views
     views = make()
-    partial = path.with_name(f"{path.stem}.{os.getpid()}.partial")
+    partial = path.with_name(f"{path.stem}.{uuid.uuid4().hex}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({"views": views}, partial, metadata={"key": key, "sha256": fingerprint(views)})
@@ -75,10 +77,15 @@ def _read(path: Path, key: str, shape: tuple[int, ...]) -> Bytes | None:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             views: Bytes = file.get_tensor("views")
-    except (OSError, SafetensorError) as error:
+    except Exception as error:  # what a damaged header can raise is without bounds
         log.warning("%s is damaged (%s): the views are drawn again", path, error)
         return None
-    if metadata.get("key") != key or views.shape != shape or metadata.get("sha256") != fingerprint(views):
+    if (
+        metadata.get("key") != key
+        or views.dtype != np.uint8
+        or views.shape != shape
+        or metadata.get("sha256") != fingerprint(views)
+    ):
         log.warning("%s does not hold what it should: the views are drawn again", path)
         return None
     return views

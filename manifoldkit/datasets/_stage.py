@@ -6,8 +6,8 @@ pyvista and VTK are optional, so they are imported when a stage is built.
 from __future__ import annotations
 
 import importlib
-import warnings
 from collections.abc import Sequence
+from importlib import metadata
 from types import ModuleType
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ._vehicles import Part
 
-__all__ = ["SHINE", "SUPERSAMPLING", "Stage", "import_pyvista", "read_mesh"]
+__all__ = ["SHINE", "SUPERSAMPLING", "Stage", "import_pyvista", "versions"]
 
 Floats = NDArray[np.float64]
 
@@ -30,49 +30,34 @@ SHINE = {
     "matte": (0.0, 1.0, 0.30, 0.48),
     "glass": (1.0, 9.0, 0.20, 0.30),
 }
-#: What a surface of a user's mesh looks like.
-PLAIN = (0.6, 0.6, 0.62)
 
 
 def import_pyvista() -> ModuleType:
-    """Import pyvista, or say how to get it."""
+    """Import pyvista and what it draws with, or say how to get what is missing."""
     try:
-        return importlib.import_module("pyvista")
-    except ImportError as error:
+        pyvista = importlib.import_module("pyvista")
+        importlib.import_module("vtkmodules.vtkRenderingOpenGL2")
+        return pyvista
+    except ModuleNotFoundError as error:
         raise ImportError(
             f'drawing vehicles needs pyvista, which cannot be imported ({error}): pip install "manifoldkit[render]"'
         ) from error
-
-
-def read_mesh(mesh: Any, colour: tuple[float, float, float] | None = None) -> list[Part]:
-    """Surface triangles of a file that pyvista reads, or of a mesh of pyvista or trimesh."""
-    pyvista = import_pyvista()
-    if isinstance(mesh, pyvista.DataObject):
-        data = mesh
-    elif hasattr(mesh, "vertices"):
-        data = pyvista.PolyData.from_regular_faces(np.asarray(mesh.vertices, dtype=np.float64), np.asarray(mesh.faces))
-    else:
-        data = _read_file(pyvista, mesh)
-    if isinstance(data, pyvista.MultiBlock):
-        data = data.combine()
-    surface = data.extract_surface(algorithm="dataset_surface").triangulate()
-    faces = np.asarray(surface.faces).reshape(-1, 4)[:, 1:]
-    points = np.asarray(surface.points, dtype=np.float64)
-    if len(faces) == 0 or not np.isfinite(points).all() or not np.ptp(points, axis=0).any():
-        raise ValueError(f"{mesh} holds {len(faces)} triangles of finite extent: give a mesh with a surface")
-    return [Part(points[faces], PLAIN if colour is None else colour, "paint")]
-
-
-def _read_file(pyvista: ModuleType, path: Any) -> Any:
-    try:
-        with pyvista.vtk_verbosity("off"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a damaged file is refused below, for it holds no triangles
-            return pyvista.read(str(path))
-    except (OSError, RuntimeError, ImportError) as error:
-        raise OSError(
-            f"{path} cannot be read as a mesh ({' '.join(str(error).split())}): give a PLY, STL, OBJ, GLB or VTK file, "
-            "or load it with trimesh and pass {name: mesh}"
+    except (ImportError, OSError) as error:  # of the linker: Python's packages are there, the system's are not
+        raise ImportError(
+            f"pyvista is installed, but a library of the system that it needs cannot be loaded ({error}): install it "
+            "(Debian and Ubuntu: apt install libgl1 libegl1 libxrender1)"
         ) from error
+
+
+def versions() -> list[str]:
+    """Versions of what draws, told without importing it; "" for what is not installed."""
+    found = []
+    for name in ("pyvista", "vtk"):
+        try:
+            found.append(metadata.version(name))
+        except metadata.PackageNotFoundError:
+            found.append("")
+    return found
 
 
 class Stage:
@@ -93,7 +78,10 @@ class Stage:
         self._drawn = SUPERSAMPLING * size
         self._size = size
         with pyvista.vtk_verbosity("off"):  # VTK warns of each kind of window that it tries and does not get
-            self._plotter = pyvista.Plotter(off_screen=True, window_size=(self._drawn, self._drawn), lighting="none")
+            # A theme of its own: the user's global one changes edges, shading and the camera.
+            self._plotter = pyvista.Plotter(
+                off_screen=True, window_size=(self._drawn, self._drawn), lighting="none", theme=pyvista.themes.Theme()
+            )
             self._window = self._plotter.ren_win
             self._window.SetAlphaBitPlanes(1)
             self._window.SetMultiSamples(0)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from .._arrays import as_array
 
 
 def check_count(value: Any, name: str = "n_samples", minimum: int = 1) -> int:
@@ -30,6 +34,22 @@ def check_real(
         interval = f"{'(' if open_low or low == -math.inf else '['}{low:g}, {high:g}{')' if high == math.inf else ']'}"
         raise ValueError(f"{name} must be a finite number in {interval}, got {number}: choose a value inside")
     return number
+
+
+def check_numbers(values: Any, name: str) -> NDArray[np.float64]:
+    """`values` as a float64 array; truth values, masked arrays and what has no order are refused."""
+    kind = type(values).__name__
+    if values is None or isinstance(values, (set, frozenset, Iterator)):
+        raise TypeError(f"{name} must hold real numbers, got {kind}: pass a list or an array")
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError(f"{name} must hold real numbers, got a masked array: pass {name}.compressed() or .filled(...)")
+    entries = values if isinstance(values, (list, tuple)) else [values]
+    if any(isinstance(v, (bool, np.bool_)) or str(getattr(v, "dtype", "")).endswith("bool") for v in entries):
+        raise TypeError(f"{name} must hold real numbers, got truth values: pass numbers")
+    try:
+        return as_array(values, name)
+    except OverflowError as error:
+        raise ValueError(f"{name} holds a number beyond those of double precision ({error})") from error
 
 
 def check_flag(value: Any, name: str) -> bool:

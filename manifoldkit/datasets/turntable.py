@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from .._arrays import as_array
 from ._backdrops import BACKGROUNDS, Backdrop, check_background
+from ._meshes import read_mesh
 from ._render_cache import cached, fingerprint
-from ._stage import DISTANCE, OPENING, SHINE, SUPERSAMPLING, Stage, read_mesh
-from ._validation import check_count, check_flag, check_real, check_rng
+from ._stage import DISTANCE, OPENING, SHINE, SUPERSAMPLING, Stage, versions
+from ._turntable_arguments import check_angles, check_classes, check_lights, check_paint, check_size
+from ._validation import check_flag, check_real, check_rng
 from ._vehicles import VEHICLES, Part, vehicle
 
 __all__ = ["VEHICLE_NAMES", "TurntableViews", "make_turntable", "turntable_background"]
@@ -77,11 +76,12 @@ def make_turntable(
 
     Parameters
     ----------
-    classes : sequence of str or path, or mapping
+    classes : list of str or path, or mapping
         Names of vehicles (`VEHICLE_NAMES` are all): "pickup", "suv", "sedan", "dump truck", "box truck", "jeep",
-        "forklift"; and files of meshes that pyvista reads (PLY, STL, OBJ, GLB, VTK, ...), their class named after the
-        file; or a mapping of names to files, or to meshes of pyvista or trimesh (which reads other formats). Meshes
-        have the front towards +x and +z up, and are scaled to fill the picture.
+        "forklift"; and files of meshes, their class named after the file, that pyvista reads (PLY, STL, OBJ, GLB, VTK,
+        ...) or trimesh, if that is installed; or a mapping of names to files, or to meshes or scenes of pyvista or
+        trimesh. Meshes have the front towards +x and +z up, and are scaled to fill the picture. Their own colours and
+        textures are not used: they are grey, or of the colour `paint`.
     azimuth : array-like or float
         Degrees, from -360 to 360.
     elevation : array-like or float
@@ -100,23 +100,25 @@ def make_turntable(
         Colour of every body in [0, 1], so that little but shapes tells the classes apart (the box of the box truck
         stays white). Default: each vehicle's own.
     lights : array-like (q, 3), optional
-        Azimuth and elevation in degrees, azimuth 0 being the camera's, and intensity at least 0.
+        Azimuth (-360 to 360) and elevation (-90 to 90) in degrees, azimuth 0 being the camera's, and intensity (0 to
+        100).
     cache : bool, default True
         Keep what was drawn (4 size^2 bytes a view) in the user's cache folder, and look there first. Files carry a
-        SHA-256 sum; damaged ones are drawn again, with a line in the log.
+        SHA-256 sum; damaged ones are drawn again, with a line in the log. See the notes.
     progress : bool, default False
         Show a progress bar while drawing.
 
     Returns
     -------
     TurntableViews
-        Classes slowest, then the angles in the order given. It takes 16 size^2 bytes a view.
+        Classes slowest, then the angles in the order given. It takes 16 size^2 bytes a view, and while a class is drawn
+        another 4 for each of its views; more than the machine's memory is refused.
 
     Raises
     ------
     ImportError
-        If pyvista is not installed (``pip install "manifoldkit[render]"``), and views are not in the cache or a mesh is
-        not one of ours.
+        If something is to be drawn, or a mesh is not one of ours, and pyvista is not installed (``pip install
+        "manifoldkit[render]"``) or lacks a library of the system (the message says what to install).
     OSError
         If there is no OpenGL that draws without a screen (the message says what to install), or a file of a mesh cannot
         be read.
@@ -127,8 +129,12 @@ def make_turntable(
     -----
     All seven vehicles at 360 azimuths and 45 elevations are 113,400 views, 5.6 GB at 64 pixels: render in parts.
     A processor core draws 90 to 150 views of 64 pixels a second, or 170 to 350 of 32 (Mesa's llvmpipe).
-    Views are the same each time on one machine; on another one, with another driver or version of VTK, single bytes may
-    differ. The vehicles are our own, after the seven of the source, whose meshes and lights are not public.
+    The cache is ``manifoldkit/turntable`` in ``$XDG_CACHE_HOME``, or else in ``~/.cache`` (Linux), ``~/Library/Caches``
+    (macOS) or ``%LOCALAPPDATA%`` (Windows, where it is ``manifoldkit/Cache/turntable``); delete the folder to clear it,
+    for instance after a change of the driver. Nothing else removes files from it.
+    Views are the same each time on one machine, whatever pyvista's global theme; on another one, with another driver or
+    version of VTK, single bytes may differ. Files of the cache belong to one version of pyvista and VTK. The vehicles
+    are our own, after the seven of the source, whose meshes and lights are not public.
 
     References
     ----------
@@ -145,14 +151,11 @@ def make_turntable(
 
     >>> chairs = make_turntable({"oak": "oak.stl", "steel": "steel.glb"}, range(360), [10, 20])  # doctest: +SKIP
     """
-    meshes = _check_classes(classes)
-    angles = _check_angles(azimuth, elevation, check_flag(lattice, "lattice"))
-    size = check_count(size, "size", 8)
-    if size > 512:
-        raise ValueError(f"size must be at most 512 pixels, got {size}")
+    meshes, size = check_classes(classes), check_size(size)
+    angles = check_angles(azimuth, elevation, check_flag(lattice, "lattice"), len(meshes), size)
     backdrop = Backdrop(check_background(background, size), size, check_rng(random_state))
-    lamps = _check_lights(lights)
-    colour = _check_paint(paint)
+    lamps = check_lights(lights)
+    colour = check_paint(paint)
     keep, show = check_flag(cache, "cache"), check_flag(progress, "progress")
 
     n, shape = len(angles), (len(angles), 4, size, size)
@@ -200,7 +203,7 @@ def turntable_background(kind: str, size: int = 64, elevation: float = 20.0, ran
     >>> picture.shape, bool(picture.min() >= 0 and picture.max() <= 1)
     ((3, 32, 32), True)
     """
-    size = check_count(size, "size", 8)
+    size = check_size(size)
     if not isinstance(kind, str):
         raise TypeError(f"kind must be one of {', '.join(BACKGROUNDS)}, got {kind!r}")
     backdrop = Backdrop(check_background(kind, size), size, check_rng(random_state))
@@ -224,81 +227,4 @@ def _key(parts: list[Part], angles: Floats, lights: Floats, size: int) -> str:
     """What determines the bytes of the views, up to the driver."""
     look = [(part.colour, part.material) for part in parts]
     constants = [SUPERSAMPLING, DISTANCE, OPENING, SHINE]
-    return fingerprint("turntable 2", *(p.triangles for p in parts), look, angles, lights, size, constants)
-
-
-def _check_classes(classes: Any) -> dict[str, Any]:
-    """Name of each class -> the name of a vehicle of ours, the Path of a file, or a mesh."""
-    if isinstance(classes, (str, Path)):
-        raise TypeError(f"classes must be a list of names, got {classes!r}: write [{classes!r}]")
-    if not isinstance(classes, Iterable):
-        raise TypeError(f"classes must be a list of names or a mapping of names to meshes, got {classes!r}")
-    found: dict[str, Any] = {}
-    pairs = classes.items() if isinstance(classes, Mapping) else [(None, entry) for entry in classes]
-    for name, entry in pairs:
-        if isinstance(entry, str) and entry in VEHICLES:
-            name = entry if name is None else str(name)
-        elif isinstance(entry, (str, Path)):
-            if not Path(entry).is_file():
-                raise ValueError(_unknown(str(entry)))
-            entry = Path(entry)
-            name = entry.stem if name is None else str(name)
-        elif name is None or not (hasattr(entry, "points") or (hasattr(entry, "vertices") and hasattr(entry, "faces"))):
-            raise TypeError(
-                "classes must hold names of vehicles and paths of files, or map names to those or to meshes of pyvista "
-                f"or trimesh, got {entry!r} of type {type(entry).__name__}"
-            )
-        if name in found:
-            raise ValueError(
-                f"class {name!r} is given twice: name each class once, or pass a mapping of names to files"
-            )
-        found[name] = entry
-    if not found:
-        raise ValueError(f"classes must name at least one class, such as {VEHICLE_NAMES[0]!r}, got none")
-    return found
-
-
-def _unknown(entry: str) -> str:
-    near = get_close_matches(entry.lower().replace("_", " "), VEHICLES, n=1)
-    hint = f", did you mean {near[0]!r}?" if near else ""
-    return f"unknown class {entry!r}: it is neither a file nor one of {', '.join(VEHICLES)}{hint}"
-
-
-def _check_angles(azimuth: Any, elevation: Any, lattice: bool) -> Floats:
-    """Angles (n, 2) of the views."""
-    a, e = _check_degrees(azimuth, "azimuth", -360, 360), _check_degrees(elevation, "elevation", -10, 90)
-    if lattice:
-        return np.stack(np.meshgrid(a, e, indexing="ij"), axis=-1).reshape(-1, 2)
-    if len(a) != len(e):
-        raise ValueError(f"azimuth and elevation must be as many with lattice=False, got {len(a)} and {len(e)}")
-    return np.column_stack([a, e])
-
-
-def _check_degrees(values: Any, name: str, low: float, high: float) -> Floats:
-    array = np.atleast_1d(as_array(list(values) if isinstance(values, range) else values, name))
-    if array.ndim != 1 or array.size == 0:
-        raise ValueError(f"{name} must be a number or a list of numbers, got shape {array.shape}: flatten it first")
-    if array.min() < low or array.max() > high:
-        worst = array[np.abs(array - (low + high) / 2).argmax()]
-        raise ValueError(f"{name} must lie between {low} and {high} degrees, got {worst:g}: these are degrees")
-    return array
-
-
-def _check_lights(lights: Any) -> Floats:
-    if lights is None:
-        raise TypeError("lights must be rows of azimuth, elevation and an intensity >= 0, got None: leave it out")
-    array = as_array(lights, "lights")
-    if array.ndim != 2 or array.shape[1] != 3 or len(array) == 0 or array[:, 2].min() < 0:
-        raise ValueError(
-            f"lights must be rows of azimuth, elevation and an intensity >= 0, got shape {array.shape}: {lights!r}"
-        )
-    return array
-
-
-def _check_paint(paint: Any) -> tuple[float, float, float] | None:
-    if paint is None:
-        return None
-    if isinstance(paint, str) or not isinstance(paint, Iterable) or len(list(paint)) != 3:
-        raise ValueError(f"paint must be three numbers (red, green, blue), got {paint!r}")
-    red, green, blue = (check_real(value, "each colour of paint", 0.0, 1.0) for value in paint)
-    return red, green, blue
+    return fingerprint("turntable 3", versions(), *(p.triangles for p in parts), look, angles, lights, size, constants)

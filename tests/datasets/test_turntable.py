@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import logging
 import os
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from manifoldkit.datasets import VEHICLE_NAMES, make_turntable, turntable, turntable_background
+from manifoldkit.datasets import _meshes as meshes
 from manifoldkit.datasets import _render_cache as render_cache
 from manifoldkit.datasets import _stage as stage
 from manifoldkit.datasets._vehicles import vehicle
@@ -197,6 +202,52 @@ class TestCache:
         make_turntable(["jeep"], 1, 3, 8, cache=False)
         assert self.files() == []
 
+    @pytest.mark.parametrize("versions", [["0.1", "9.5.2"], ["0.49.1", "9.9"], ["", ""]])
+    def test_other_versions_of_what_draws_have_other_files(self, fake, monkeypatch, versions):
+        monkeypatch.setattr(turntable, "versions", lambda: ["0.49.1", "9.5.2"])
+        make_turntable(["jeep"], 1, 3, 8)
+        monkeypatch.setattr(turntable, "versions", lambda: versions)
+        make_turntable(["jeep"], 1, 3, 8)
+        assert fake.drawn == 2
+
+    def test_versions_are_those_installed(self, monkeypatch):
+        pyvista = pytest.importorskip("pyvista")
+        assert stage.versions() == [pyvista.__version__, ".".join(map(str, pyvista.vtk_version_info[:3]))]
+
+        def missing(name):
+            raise stage.metadata.PackageNotFoundError(name)
+
+        monkeypatch.setattr(stage.metadata, "version", missing)
+        assert stage.versions() == ["", ""]
+
+    @pytest.mark.parametrize("dtype", ["F8_E4M3", "BF16", "I8", "BOOL", "F64"])
+    def test_headers_that_tell_another_type_are_drawn_again(self, fake, dtype, caplog):
+        """Whole files whose header says so: their reader raises errors of all kinds, or gives other numbers."""
+        good = make_turntable(["jeep"], [1, 2], 3, 8)
+        (file,) = self.files()
+        content = file.read_bytes()
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + length])
+        width = {"BF16": 2, "F64": 8}.get(dtype, 1)
+        header["views"] |= {"dtype": dtype, "shape": [2, 4, 8, 8 // width]}
+        told = json.dumps(header).encode()
+        file.write_bytes(len(told).to_bytes(8, "little") + told + content[8 + length :])
+        with caplog.at_level(logging.WARNING, "manifoldkit"):
+            again = make_turntable(["jeep"], [1, 2], 3, 8)
+        assert fake.drawn == 4
+        assert "drawn again" in caplog.text
+        assert np.array_equal(good.images, again.images)
+        make_turntable(["jeep"], [1, 2], 3, 8)
+        assert fake.drawn == 4  # repaired
+
+    def test_half_written_files_of_two_threads_have_two_names(self, tmp_path, monkeypatch):
+        names = []
+        monkeypatch.setattr(render_cache.os, "replace", lambda partial, path: names.append(partial.name))
+        for _ in range(2):
+            render_cache.cached("key", (1,), lambda: np.zeros(1, np.uint8), tmp_path)
+        assert len(set(names)) == 2
+        assert all(name.startswith("key.") and name.endswith(".partial") for name in names)
+
     @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "foreign", "swap"])
     def test_damaged_files_are_drawn_again(self, fake, damage, caplog):
         good = make_turntable(["jeep"], [1, 2], 3, 8)
@@ -256,6 +307,8 @@ class TestBadInput:
         self.check(TypeError, "names of vehicles", {"mine": 3}, 0, 10)
         self.check(ValueError, "did you mean 'dump truck'", ["dump_truck"], 0, 10)
         self.check(ValueError, "did you mean 'suv'", {"mine": "SUV"}, 0, 10)
+        self.check(TypeError, r"whose order.*got a set: pass sorted\(classes\)", {"suv", "jeep"}, 0, 10)
+        self.check(TypeError, r"whose order.*got a generator: pass list\(classes\)", (n for n in ["suv"]), 0, 10)
         self.check(TypeError, "must be a list of names or a mapping.*got None", None, 0, 10)
         self.check(TypeError, "must be a list of names or a mapping.*got 3", 3, 0, 10)
 
@@ -264,10 +317,28 @@ class TestBadInput:
         self.check(ValueError, "elevation must lie between -10 and 90 degrees, got 91", ["suv"], 0, [10, 91])
         self.check(ValueError, "elevation.*got -11", ["suv"], 0, -11)
         self.check(ValueError, "NaN", ["suv"], np.nan, 10)
-        self.check(ValueError, "azimuth must be a number or a list", ["suv"], [], 10)
+        self.check(ValueError, "azimuth must hold at least one angle.*got none", ["suv"], [], 10)
+        self.check(ValueError, "elevation must hold at least one angle.*got none", ["suv"], 0, range(0))
         self.check(ValueError, "azimuth must be a number or a list", ["suv"], [[0, 1]], 10)
         self.check(ValueError, "as many with lattice=False, got 2 and 1", ["suv"], [0, 1], 10, lattice=False)
         self.check(TypeError, "azimuth must hold real numbers", ["suv"], ["north"], 10)
+        self.check(TypeError, "azimuth must hold real numbers, got truth values", ["suv"], True, 10)
+        self.check(TypeError, "azimuth must hold real numbers, got truth values", ["suv"], [3, True], 10)
+        self.check(TypeError, "elevation must hold real numbers, got truth values", ["suv"], 0, np.array([True]))
+        self.check(TypeError, r"got a masked array.*compressed\(\)", ["suv"], np.ma.array([1.0, 2.0], mask=[0, 1]), 10)
+        self.check(
+            TypeError, "azimuth must hold real numbers, got generator: pass a list", ["suv"], (i for i in (1,)), 10
+        )
+        self.check(TypeError, "azimuth must hold real numbers, got set: pass a list", ["suv"], {1, 2}, 10)
+        self.check(ValueError, "azimuth holds a number beyond those of double precision", ["suv"], [10**400], 10)
+
+    def test_more_views_than_memory_are_refused_before_anything_is_made(self, fake):
+        """7 x 4e8 views of 512 pixels: (16 x 7 + 4) 512^2 bytes each."""
+        many = np.linspace(0, 90, 20_000)
+        before = time.process_time()
+        self.check(ValueError, r"7 x 400000000 views.*1.22e\+16 bytes", VEHICLE_NAMES, many, many, 512)
+        assert time.process_time() - before < 1
+        assert fake.drawn == 0
 
     def test_the_rest(self):
         self.check(ValueError, "size must be at least 8", ["suv"], 0, 10, 4)
@@ -276,7 +347,7 @@ class TestBadInput:
         self.check(ValueError, "background must be one of flat, random, scenes", ["suv"], 0, 10, 8, "sea")
         self.check(ValueError, r"shape \(3, 8, 8\)", ["suv"], 0, 10, 8, np.zeros((8, 8, 3)))
         self.check(ValueError, r"values in \[0, 1\]", ["suv"], 0, 10, 8, np.full((3, 8, 8), 255.0))
-        self.check(ValueError, r"values in \[0, 1\]", ["suv"], 0, 10, 8, np.full((3, 8, 8), np.nan))
+        self.check(ValueError, r"values in \[0, 1\].*NaN", ["suv"], 0, 10, 8, np.full((3, 8, 8), np.nan))
         self.check(ValueError, "lights must be rows", ["suv"], 0, 10, lights=[[0, 45]])
         self.check(ValueError, "lights must be rows", ["suv"], 0, 10, lights=[[0, 45, -1]])
         self.check(ValueError, "lights must be rows", ["suv"], 0, 10, lights=[])
@@ -284,7 +355,16 @@ class TestBadInput:
         self.check(ValueError, "paint must be three numbers.*got 0.5", ["suv"], 0, 10, paint=0.5)
         self.check(ValueError, "paint must be three numbers.*got 'red'", ["suv"], 0, 10, paint="red")
         self.check(TypeError, "lights must be rows.*got None", ["suv"], 0, 10, lights=None)
-        self.check(ValueError, r"one of flat, random, scenes, or a picture.*got shape \(\)", ["suv"], 0, 10, 8, None)
+        self.check(TypeError, "one of flat, random, scenes, or a picture.*got NoneType", ["suv"], 0, 10, 8, None)
+        self.check(TypeError, "one of flat, random, scenes, or a picture.*got dtype <U4", ["suv"], 0, 10, 8, ["flat"])
+        self.check(ValueError, "elevation within 90.*got an elevation of 91", ["suv"], 0, 10, lights=[[0, 91, 1]])
+        self.check(ValueError, "azimuth within 360.*got an azimuth of -361", ["suv"], 0, 10, lights=[[-361, 0, 1]])
+        self.check(ValueError, "at most 100, got an intensity of 1e", ["suv"], 0, 10, lights=[[0, 45, 1e300]])
+        self.check(ValueError, "lights contains NaN or infinity", ["suv"], 0, 10, lights=[[0, 45, np.inf]])
+        self.check(
+            TypeError, "paint must hold real numbers, got generator", ["suv"], 0, 10, paint=(c for c in (0, 1, 0))
+        )
+        self.check(TypeError, "paint must hold real numbers, got truth values", ["suv"], 0, 10, paint=(True, 0, 0))
         self.check(ValueError, "each colour of paint", ["suv"], 0, 10, paint=(1, 0, 255))
         self.check(TypeError, "cache must be True or False", ["suv"], 0, 10, cache="no")
         self.check(TypeError, "random_state", ["suv"], 0, 10, random_state="seed")
@@ -295,10 +375,47 @@ class TestBadInput:
 
     def test_without_pyvista(self, monkeypatch):
         def missing(name):
-            raise ImportError(f"No module named {name!r}")
+            raise ModuleNotFoundError(f"No module named {name!r}")
 
         monkeypatch.setattr(stage.importlib, "import_module", missing)
         self.check(ImportError, r'pip install "manifoldkit\[render\]"', ["suv"], 0, 10, 8)
+
+    @pytest.mark.parametrize("error", [ImportError, OSError])
+    @pytest.mark.parametrize("module", ["pyvista", "vtkmodules.vtkRenderingOpenGL2"])
+    def test_without_a_library_of_the_system_pip_is_not_advised(self, error, module, monkeypatch):
+        def unlinked(name):
+            if name == module:
+                raise error("libXrender.so.1: cannot open shared object file: No such file or directory")
+            return SimpleNamespace()
+
+        monkeypatch.setattr(stage.importlib, "import_module", unlinked)
+        with pytest.raises(ImportError, match=r"libXrender.so.1.*apt install libgl1 libegl1 libxrender1") as caught:
+            make_turntable(["suv"], 0, 10, 8)
+        assert "pip" not in str(caught.value)
+
+
+class TestGoodInput:
+    """What is easily refused by mistake."""
+
+    def test_names_of_numpy_become_names_of_python(self, fake):
+        names = make_turntable(np.array(["suv", "jeep"]), 0, 10, 8).class_names
+        assert names == ("suv", "jeep")
+        assert {type(name) for name in names} == {str}
+
+    def test_tensors_with_a_gradient(self, fake):
+        grey = torch.full((3, 8, 8), 0.25, requires_grad=True)
+        views = make_turntable(["jeep"], torch.tensor([1.0, 2.0], requires_grad=True), 3, 8, grey)
+        assert views.angles[:, 0].tolist() == [1, 2]
+        assert np.array_equal(views.images[:, :, 4:], np.full((2, 3, 4, 8), 0.25))
+
+    def test_a_picture_of_nested_lists(self, fake):
+        picture = turntable_background("random", 8, random_state=0)
+        array, nested = (make_turntable(["jeep"], 1, 3, 8, entry).images for entry in (picture, picture.tolist()))
+        assert np.array_equal(array, nested)
+
+    def test_lights_of_the_largest_angles_and_of_none(self, fake):
+        views = make_turntable(["jeep"], 1, 3, 8, lights=[[360, -90, 100], [-360, 90, 0]])
+        assert len(views.images) == 1
 
 
 @pytest.mark.usefixtures("renderer")
@@ -309,6 +426,33 @@ class TestRendering:
         kept = make_turntable(["jeep"], [0, 77], [5, 40], 32)
         assert np.array_equal(first.images, kept.images)
         assert np.array_equal(first.images, make_turntable(["jeep"], [0, 77], [5, 40], 32).images)
+
+    @pytest.mark.parametrize(
+        "setting",
+        ["show_edges", "show_vertices", "opacity", "lighting", "anti_aliasing", "parallel"],
+    )
+    def test_the_users_theme_of_pyvista_changes_nothing(self, setting):
+        """Neither the pictures, nor, by them, the cache; and it stays as it was set."""
+        import pyvista
+
+        def view():
+            return make_turntable(["jeep"], 30, 20, 32, cache=False).images
+
+        theme = pyvista.global_theme
+        kept = copy.deepcopy(theme)
+        values = {"opacity": 0.5, "lighting": False, "anti_aliasing": "ssaa"}
+        clean = view()
+        try:
+            if setting == "parallel":
+                theme.camera.parallel_projection = True
+            else:
+                setattr(theme, setting, values.get(setting, True))
+            changed = copy.deepcopy(theme)
+            assert changed != kept
+            assert view().tobytes() == clean.tobytes()
+            assert theme == changed
+        finally:
+            theme.load_theme(kept)
 
     def test_a_full_turn_is_no_turn(self):
         views = make_turntable(["pickup"], [-360, -90, 0, 270, 360], 20, 32, cache=False).images
@@ -393,6 +537,96 @@ class TestRendering:
         (tmp_path / name).write_bytes(b"nothing of the kind")
         with pytest.raises(error, match=f"{name} (holds 0 triangles|cannot be read as a mesh)"):
             make_turntable([tmp_path / name], 0, 10, 8)
+
+    @pytest.mark.parametrize("scale", [1e-300, 1e-20, 1e20, 1e300])
+    def test_units_of_length_do_not_matter(self, scale):
+        corners = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1.0]])
+        faces = np.array([[0, 1, 2], [0, 1, 3], [0, 2, 3]])
+        one, other = (
+            make_turntable({"a": SimpleNamespace(vertices=corners * s, faces=faces)}, 20, 30, 16, cache=False)
+            for s in (1.0, scale)
+        )
+        assert one.masks.sum() > 10
+        assert np.abs(one.images - other.images).max() < 0.02
+
+    def test_points_of_no_face_do_not_matter(self):
+        corners = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1e6, 0, 0]])
+        faces = np.array([[0, 1, 2]])
+        few, more = (
+            make_turntable({"a": SimpleNamespace(vertices=points, faces=faces)}, 20, 60, 16, cache=False)
+            for points in (corners[:3], corners)
+        )
+        assert np.array_equal(few.images, more.images)
+
+    def test_colours_of_meshes_are_not_used(self):
+        import pyvista
+
+        ball = pyvista.Sphere()
+        plain = make_turntable({"ball": ball}, 0, 10, 16, cache=False)
+        ball["rgb"] = np.tile(np.array([255, 0, 0], np.uint8), (ball.n_points, 1))
+        assert np.array_equal(plain.images, make_turntable({"ball": ball}, 0, 10, 16, cache=False).images)
+
+    @pytest.mark.parametrize(
+        ("vertices", "faces", "match"),
+        [
+            (np.eye(3), [[0, 1, 7]], "has 3 points, but a face with point 7"),
+            (np.eye(3), [[0, 1, -1]], "has 3 points, but a face with point -1"),
+            ([[0, 0, 0], [1, 1, 1], [2, 2, 2]], [[0, 1, 2]], "without area"),
+            (np.ones((3, 3)), [[0, 1, 2]], "without area"),
+            (np.zeros((3, 3)), [[0, 1, 2]], "without area"),
+            (np.full((3, 3), np.nan), [[0, 1, 2]], "NaN or infinity"),
+            (np.eye(3), [[0.0, 1.0, 2.0]], r"faces \(m, 3\) of whole numbers"),
+            (np.eye(3)[:, :2], [[0, 1, 2]], r"vertices \(n, 3\)"),
+            (np.zeros((0, 3)), np.zeros((0, 3), int), "holds 0 triangles"),
+        ],
+    )
+    def test_meshes_that_are_none(self, vertices, faces, match):
+        with pytest.raises(ValueError, match=match):
+            make_turntable({"a": SimpleNamespace(vertices=vertices, faces=np.array(faces))}, 0, 10, 8)
+
+    def test_faces_of_pyvista_that_name_points_that_do_not_exist(self):
+        """VTK would read beyond its arrays."""
+        import pyvista
+
+        broken = pyvista.PolyData(np.eye(3), [3, 0, 1, 2])
+        broken.GetPolys().GetConnectivityArray().SetValue(2, 700_000)
+        for mesh in (broken, pyvista.MultiBlock([pyvista.Sphere(), broken])):
+            with pytest.raises(ValueError, match="has 3 points, but a face with point 700000"):
+                make_turntable({"a": mesh}, 0, 10, 8)
+
+    def test_scenes_are_taken_as_one_mesh(self):
+        """What trimesh has: a scene has no vertices, but gives its geometry."""
+        ball = SimpleNamespace(vertices=np.eye(3), faces=np.array([[0, 1, 2]]))
+        scene = SimpleNamespace(geometry={"ball": ball}, to_geometry=lambda: ball)
+        one, other = (make_turntable({"a": mesh}, 20, 30, 16, cache=False).images for mesh in (ball, scene))
+        assert np.array_equal(one, other)
+        lines = SimpleNamespace(geometry={}, to_geometry=lambda: SimpleNamespace(vertices=np.eye(3)))
+        with pytest.raises(TypeError, match="no vertices and faces"):
+            make_turntable({"a": lines}, 20, 30, 16)
+
+    def test_files_that_only_trimesh_reads(self, tmp_path, monkeypatch):
+        file = tmp_path / "triangle.off"
+        file.write_text("OFF\n3 1 0\n1 0 0\n0 1 0\n0 0 1\n3 0 1 2\n")
+        load, asked = stage.importlib.import_module, []
+
+        def without(name):
+            if name == "trimesh":
+                raise ModuleNotFoundError(name)
+            return load(name)
+
+        def reader(path, force):
+            asked.append((path, force))
+            return SimpleNamespace(vertices=np.eye(3), faces=np.array([[0, 1, 2]]))
+
+        monkeypatch.setattr(meshes.importlib, "import_module", without)
+        with pytest.raises(
+            OSError, match=r"triangle.off cannot be read.*trimesh.*is not installed: pip install trimesh"
+        ):
+            make_turntable([file], 0, 10, 8)
+        fake = SimpleNamespace(load=reader)
+        monkeypatch.setattr(meshes.importlib, "import_module", lambda n: fake if n == "trimesh" else load(n))
+        assert make_turntable([file], 20, 30, 16).masks.sum() > 10
+        assert asked == [(str(file), "mesh")]
 
     def test_a_mesh_without_triangles(self):
         import pyvista

@@ -56,8 +56,15 @@ def test_torus_hierarchy(seed):
     labels = [sector // 4, sector // 2, sector]
     x, generator = torch.from_numpy(torus.points).float(), torch.Generator().manual_seed(seed)
     net = LocallyIsometricNet.mlp(3, [2, 4, 8], width=20, generator=generator)
-    trainer = IsometricTrainer(net, beta=100.0, generator=generator, optimizer=lambda p: torch.optim.Adam(p, lr=5e-3))
-    trainer.fit(x, labels, epochs=1500)
+    trainer = IsometricTrainer(
+        net,
+        beta=100.0,
+        generator=generator,
+        optimizer=lambda p: torch.optim.Adam(p, lr=5e-3),
+        callbacks=[lambda trainer, record: schedule.step()],
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(trainer.optimizer, 4000)
+    trainer.fit(x, labels, epochs=4000)
     scores = net.logits(net.representations(x))
     assert min(accuracy(score, y) for score, y in zip(scores, labels, strict=True)) > 0.99
 
