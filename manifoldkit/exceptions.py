@@ -29,7 +29,9 @@ __all__ = [
     "ReachWarning",
     "ScaleWarning",
     "ScheduleWarning",
+    "SmallClassWarning",
     "SpectrumTruncatedWarning",
+    "UnconvergedProjectionWarning",
     "UndefinedStatisticWarning",
     "UnsteadyModelWarning",
 ]
@@ -97,6 +99,14 @@ class RankDeficientWarning(ManifoldWarning):
 
 class ScheduleWarning(ManifoldWarning):
     """A noise schedule ends before the signal is gone."""
+
+
+class SmallClassWarning(ManifoldWarning):
+    """Some classes have too few samples for the batches asked for, and are in none of them."""
+
+
+class UnconvergedProjectionWarning(ManifoldWarning):
+    """The search for nearest points on a manifold ended before it had found them all."""
 
 
 class UndefinedStatisticWarning(ManifoldWarning):

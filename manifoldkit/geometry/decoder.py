@@ -10,12 +10,13 @@ from torch import nn
 
 from .._arrays import as_tensor, like
 from .._modules import evaluating, jacobian
-from ..exceptions import DegenerateTangentWarning
+from ..exceptions import DegenerateTangentWarning, UnconvergedProjectionWarning
 from ._validation import positive
 
 __all__ = ["DecoderManifold"]
 
 _DAMPING = 1e-3  # of the largest diagonal entry of J^T J, at the start
+_SETTLED = 0.01  # of |x - f(z)|: a step that moves a point by less is no reason to warn
 _RANK = 1e-6  # singular values of a Jacobian below this share of the largest count as zero
 
 
@@ -28,8 +29,9 @@ class DecoderManifold:
     .. math:: z \leftarrow z + (J^\top J + \mu I)^{-1} J^\top (x - f(z)), \qquad J = df(z),
 
     of which only those that come nearer are taken. Tangent spaces are spanned by the columns of J at the refined code.
-    The encoder of an autoencoder is only approximately the projection; with the refinement, :math:`x - f(z)` is
-    normal to the manifold, and projecting twice changes nothing.
+    The encoder of an autoencoder is only approximately the projection; with up to `n_refinements` steps,
+    :math:`x - f(z)` becomes normal to the manifold, and projecting twice changes nothing. Where the steps do not
+    suffice, a warning says at how many points.
 
     Parameters
     ----------
@@ -38,7 +40,7 @@ class DecoderManifold:
     decoder : torch.nn.Module
         f, maps (B, d) to (B, *shape).
     n_refinements : int, default=20
-        Most Gauss-Newton steps; 0 is ``f(g(x))``.
+        Most Gauss-Newton steps, taken or refused; 0 is ``f(g(x))``.
     tol : float, default=1e-6
         A point is done when its step is shorter than this share of the length of its code, or of 1 if that is more.
 
@@ -53,6 +55,10 @@ class DecoderManifold:
     -----
     DegenerateTangentWarning
         When the Jacobian has not full rank at some of the points, whose tangent bases are then partly arbitrary.
+    UnconvergedProjectionWarning
+        When at some points the next step after `n_refinements` > 0 would move the point by more than a hundredth of its
+        distance to x; until it is damped, that length is the tangential part of :math:`x - f(z)`. Projections on edges
+        of a decoder with ReLU, where no residual is normal, count as found once the steps tried there are shorter.
 
     Notes
     -----
@@ -149,7 +155,28 @@ class DecoderManifold:
                 moving = moving[torch.linalg.vector_norm(step, dim=1) > self.tol * size]
                 if len(moving) == 0:
                     break
+        if self.n_refinements and len(moving):
+            residual = flat[moving] - points[moving]
+            self._warn_unconverged(residual, jacobians[moving], damping[moving], flat)
         return z, points, jacobians
+
+    def _warn_unconverged(
+        self, residual: torch.Tensor, jacobians: torch.Tensor, damping: torch.Tensor, x: torch.Tensor
+    ) -> None:
+        """Say at how many points the search would go on for more than the rounding of the samples."""
+        step = self._step(residual, jacobians, damping)
+        ahead = torch.linalg.vector_norm((jacobians @ step[:, :, None])[:, :, 0], dim=1)
+        length = torch.linalg.vector_norm(residual, dim=1)
+        rounding = torch.finfo(x.dtype).eps ** 0.5 * torch.linalg.vector_norm(x, dim=1).max()
+        early = int(((length > rounding) & (ahead > _SETTLED * length)).sum())
+        if early:
+            warnings.warn(
+                f"the search of codes ended after {self.n_refinements} steps at {early} of {len(x)} points before "
+                "x - f(z) was normal to the manifold, so that the points found are not the nearest: raise "
+                "n_refinements, or bring x nearer to the manifold",
+                UnconvergedProjectionWarning,
+                stacklevel=4,
+            )
 
     @staticmethod
     def _step(residual: torch.Tensor, jacobians: torch.Tensor, damping: torch.Tensor) -> torch.Tensor:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-__all__ = ["cell_ids", "check_size", "finite_samples", "flat", "fresh", "holds_vectors"]
+__all__ = ["cell_ids", "check_size", "finite_samples", "flat", "fresh", "level_ids"]
 
 
 def flat(x: Any, name: str) -> torch.Tensor:
@@ -25,7 +26,16 @@ def cell_ids(ids: Any, n: int, name: str, device: torch.device | None = None) ->
     """Integer cell or class ids (n,) as int64."""
     if ids is None:
         raise ValueError(f"{name} is missing: the partition by class needs a label for each of the {n} samples")
-    tensor = ids.detach() if isinstance(ids, torch.Tensor) else torch.from_numpy(np.array(ids))
+    if isinstance(ids, torch.Tensor):
+        tensor = ids.detach()
+    else:
+        array = np.array(ids)
+        if array.dtype.kind not in "biufc":
+            raise TypeError(
+                f"{name} must hold integers, got dtype {array.dtype}: numpy.unique({name}, return_inverse=True)[1] "
+                "numbers the classes"
+            )
+        tensor = torch.from_numpy(array)
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise TypeError(f"{name} must hold integers, got dtype {tensor.dtype}: number the cells 0, 1, 2, ...")
     if tensor.shape != (n,):
@@ -33,9 +43,23 @@ def cell_ids(ids: Any, n: int, name: str, device: torch.device | None = None) ->
     return tensor.to(device=device, dtype=torch.int64)
 
 
-def holds_vectors(y: Any) -> bool:
-    """Whether labels are a list of vectors, one for each level, instead of one vector."""
-    return isinstance(y, list | tuple) and len(y) > 0 and np.ndim(y[0]) > 0
+def level_ids(y: Any, levels: int, n: int, device: torch.device | None = None) -> list[torch.Tensor]:
+    """Labels (n,) of every level as int64: a sequence or a matrix with a row for each, or one vector for one level."""
+    nested = _holds_vectors(y)
+    if levels > 1 and (not nested or len(y) != levels):
+        what = f"{len(y)} vectors" if nested else type(y).__name__
+        raise ValueError(f"y must be a sequence of {levels} label vectors, one for each level, got {what}")
+    rows: Sequence[Any] = y if nested else [y]
+    if len(rows) != levels:
+        raise ValueError(f"y holds {len(rows)} label vectors for {levels} level: give one")
+    return [cell_ids(row, n, "y", device) for row in rows]
+
+
+def _holds_vectors(y: Any) -> bool:
+    """Whether labels are vectors, one for each level, instead of one vector."""
+    if isinstance(y, list | tuple):
+        return len(y) > 0 and np.ndim(y[0]) > 0
+    return isinstance(y, torch.Tensor | np.ndarray) and y.ndim == 2
 
 
 def finite_samples(x: Any, name: str = "x") -> torch.Tensor:

@@ -17,7 +17,7 @@ from .._modules import evaluating
 from ..geometry.coded import CodedManifold
 from ._input import check_size
 from .networks import ACTIVATIONS, MLP, Normalised, ShapedDecoder, TiedDecoder
-from .penalties import DecoderIsometry, EncoderIsometry, Penalty
+from .penalties import CODE_LAWS, DecoderIsometry, EncoderIsometry, Penalty
 from .solvers import Objective, isomap_codes, principal_codes, regress, run_adam, run_lbfgs
 
 __all__ = ["IsometricAutoencoder"]
@@ -85,7 +85,9 @@ class IsometricAutoencoder(CodedManifold):
         In which the networks compute.
     warm_start : bool, default=False
         Let `fit` go on from the networks (and the state of Adam) of the last call, also of one that was interrupted.
-        What made these networks (`encoder`, `decoder`, `hidden`, `activation`, `init`, `normalize`) is not looked at.
+        For Adam, going on means more epochs, not the rest of those that were interrupted: each call has `max_iter` of
+        them, over which the rate falls from `learning_rate` to zero anew. What made these networks (`encoder`,
+        `decoder`, `hidden`, `activation`, `init`, `normalize`) is not looked at.
     random_state : int, RandomState or None, default=0
         Source of weights, batches and random vectors.
     callbacks : sequence of callables, default=()
@@ -109,7 +111,8 @@ class IsometricAutoencoder(CodedManifold):
     ------
     TypeError, ValueError
         If parameters are out of range, samples are NaN, networks do not fit the samples or have nothing to train, a
-        warm start finds networks of another size or dtype, or the loss becomes NaN.
+        warm start finds networks of another size or dtype, or the loss or a gradient becomes NaN; the weights are then
+        those before the step (Adam) or the round (L-BFGS) that failed.
 
     References
     ----------
@@ -345,6 +348,12 @@ class IsometricAutoencoder(CodedManifold):
             tied = name == "decoder" and isinstance(network, str) and network == "tied"
             if not (network is None or tied or isinstance(network, nn.Module)):
                 raise TypeError(f"{name} must be a torch.nn.Module or None, got {network!r}")
+        if np.ndim(self.hidden) != 1:
+            raise TypeError(
+                f"hidden must be a sequence of the widths of the layers, such as (64, 64), got {self.hidden!r}"
+            )
+        if self.codes not in CODE_LAWS:
+            raise ValueError(f"codes must be one of {CODE_LAWS}, got {self.codes!r}")
         if isinstance(self.activation, str) and self.activation not in ACTIVATIONS:
             raise ValueError(f"activation must be a callable or one of {tuple(ACTIVATIONS)}, got {self.activation!r}")
         if self.solver not in ("lbfgs", "adam"):

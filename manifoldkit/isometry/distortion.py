@@ -43,7 +43,8 @@ def edge_ratio_std(decode: Callable[[Any], Any], codes: Any, *, n_grid: int = 90
     Raises
     ------
     TypeError, ValueError
-        If the codes are NaN, do not span d dimensions, or are too few, or the decoder maps them to one point.
+        If the codes are NaN, do not span d dimensions or hardly do (they are thinner than a cell of the grid), or are
+        too few, or the decoder maps them to one point.
 
     References
     ----------
@@ -93,6 +94,12 @@ def code_grid(codes: Any, *, n_grid: int = 900) -> tuple[Floats, np.ndarray[Any,
     local = (z - centre) @ axes.T
     low, high = local.min(axis=0), local.max(axis=0)
     step = float(np.prod(high - low) / n_grid) ** (1.0 / d)
+    if (high - low).min() < 1.5 * step:  # a single layer of nodes
+        extents = " x ".join(f"{extent:.3g}" for extent in high - low)
+        raise ValueError(
+            f"the codes have nearly collapsed: they fill a box of {extents}, whose thinnest side has no two nodes of a "
+            f"grid with n_grid={n_grid}; no edge ratio in that direction is seen"
+        )
     ticks = [np.arange(a + step / 2, b, step) for a, b in zip(low, high, strict=True)]
     nodes = np.stack(np.meshgrid(*ticks, indexing="ij"), axis=-1).reshape(-1, d)
     if d > 1:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
 from .._distances import condensed_distances, pairwise_distances
@@ -28,7 +29,8 @@ class IsometricLoss(torch.nn.Module):
     the inputs and s a scale. The diagonal and coincident samples contribute neither loss nor a gradient that is NaN,
     and a cell with a single sample contributes 0. Random batches of many classes hold few pairs of a class; see
     :class:`ClassBalancedBatchSampler`. Under data-parallel training the pairs are those of the local batch. The loss is
-    twice differentiable (coincident samples have gradient 0 and second derivative 0).
+    twice differentiable (coincident samples have gradient 0 and second derivative 0). Distances of float16 and bfloat16
+    are computed in float32, the dtype of their loss.
 
     Parameters
     ----------
@@ -40,7 +42,9 @@ class IsometricLoss(torch.nn.Module):
         "pairs" takes the mean over the pairs i < j with G = 1.
     metric : "euclidean", "precomputed" or callable, default="euclidean"
         d. "precomputed" takes the matrix (N, N) of distances in the place of x; a callable, such as a
-        :class:`DiffusionDistance`, gives that matrix for x.
+        :class:`DiffusionDistance`, gives that matrix for x. In a hierarchy, x is the representation of the level
+        before, unless the callable has a true attribute ``of_samples``: it then gets the inputs of the network on
+        every level.
     scale : float, default=1.0
         s > 0.
 
@@ -90,6 +94,11 @@ class IsometricLoss(torch.nn.Module):
             raise ValueError(f"metric must be 'euclidean', 'precomputed' or a function x -> (N, N), got {metric!r}")
         if not (math.isfinite(scale) and scale > 0):
             raise ValueError(f"scale must be positive and finite, got {scale!r}")
+        if not named and np.ndim(partition) != 1:
+            raise ValueError(
+                "partition must be 'class', 'global' or the cell of each sample, integers of shape (N,), got "
+                f"{partition!r}"
+            )
         self.partition = partition if named else "cells"
         self.register_buffer("cells", None if named else cell_ids(partition, len(partition), "partition"))
         self.reduction = reduction
@@ -102,8 +111,8 @@ class IsometricLoss(torch.nn.Module):
 
     def forward(self, x: torch.Tensor, z: torch.Tensor, y: Any = None) -> torch.Tensor:
         """Loss of inputs `x` (N, ...), representations `z` (N, ...) and labels `y` (N,), a scalar with gradient."""
-        z = flat(z, "z")
-        x = x if callable(self.metric) else flat(x, "x")
+        z = _single(flat(z, "z"))
+        x = x if callable(self.metric) else _single(flat(x, "x"))
         if len(x) != len(z):
             raise ValueError(f"x and z must hold the same samples, got {len(x)} and {len(z)}")
         n = len(z)
@@ -128,7 +137,8 @@ class IsometricLoss(torch.nn.Module):
             if self.cells is None or len(self.cells) != n:
                 raise ValueError(
                     f"the partition has {0 if self.cells is None else len(self.cells)} samples and the batch {n}: for "
-                    "changing batches use partition='class' and pass the cells of the batch as y"
+                    "changing batches use partition='class' and pass the cells of the batch as y, or to "
+                    "IsometricTrainer.fit as cells"
                 )
             y = self.cells
         ids = cell_ids(y, n, "y", device)
@@ -161,12 +171,18 @@ class IsometricLoss(torch.nn.Module):
         )
 
 
+def _single(x: torch.Tensor) -> torch.Tensor:
+    """Half precision as float32: it has not the digits for differences, nor torch the kernels."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 class DiffusionDistance:
     r"""Diffusion distance on a learned manifold, as the input metric of an :class:`IsometricLoss`.
 
     .. math:: d_t(x, y)^2 = \sum_k e^{-2 \lambda_k t} \left(\phi_k(x) - \phi_k(y)\right)^2
 
-    Small t looks at detail, large t at the shape as a whole. No gradient flows to the samples.
+    Small t looks at detail, large t at the shape as a whole. No gradient flows to the samples. It is a metric of
+    samples: in a hierarchy, every level compares its representation with the inputs of the network.
 
     Parameters
     ----------
@@ -185,6 +201,9 @@ class DiffusionDistance:
     tensor([0, 1, 2])
     """
 
+    #: Read by :class:`IsometricTrainer`: to be asked for samples, not for representations.
+    of_samples = True
+
     def __init__(self, manifold: Any, time: float = 1.0) -> None:
         if not hasattr(manifold, "eigenvalues_"):
             raise TypeError(
@@ -201,7 +220,7 @@ class DiffusionDistance:
         if len(positive) == 0:
             raise ValueError("the manifold has no eigenvalue above zero: fit it with more components")
         weights = torch.exp(-self.time * values / positive[0])
-        phi = torch.as_tensor(self.manifold.transform(x))
+        phi = _single(torch.as_tensor(self.manifold.transform(x)))
         return phi * weights.to(phi)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:

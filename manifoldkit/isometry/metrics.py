@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 
 from .._distances import condensed_distances
 from .._modules import evaluating
-from ._input import cell_ids, finite_samples, holds_vectors
+from ._input import cell_ids, finite_samples, level_ids
 from .layers import LocallyIsometricNet
 
 __all__ = ["IsometryReport"]
@@ -29,9 +28,9 @@ class IsometryReport:
     distance_correlation : float
         Pearson's correlation of d and d'; 1 for an isometry up to scale.
     lipschitz : float
-        Largest d'/d, an empirical Lipschitz constant; 1 for an isometry.
+        Largest d'/d, an empirical Lipschitz constant; 1 for an isometry, infinity if coincident samples are separated.
     lower_lipschitz : float
-        Smallest d'/d.
+        Smallest d'/d. Coincident samples that stay so count in neither.
     per_class : dict
         From class to the report of its pairs alone.
 
@@ -95,12 +94,11 @@ class IsometryReport:
             Evaluated in evaluation mode and put back into the mode it was in.
         x : tensor or array (n, ...)
         y : ints (n,), or a sequence of one such vector for each level
+            As for :meth:`IsometricTrainer.fit`.
         """
         home = next(net.parameters())
         x = finite_samples(x).to(home)
-        labels: Sequence[Any] = y if len(net.blocks) > 1 or holds_vectors(y) else [y]
-        if len(labels) != len(net.blocks):
-            raise ValueError(f"y must hold {len(net.blocks)} label vectors, one for each level, got {len(labels)}")
+        labels = level_ids(y, len(net.blocks), len(x))
         with evaluating(net):
             found = net.representations(x)
         inputs = [x, *found[:-1]]
@@ -119,12 +117,13 @@ class IsometryReport:
 def _figures(before: torch.Tensor, after: torch.Tensor) -> tuple[int, float, float, float, float]:
     nan = float("nan")
     n = len(before)
-    if n == 0 or not before.any():
-        return n, nan, nan, nan, nan
+    apart = (before > 0) | (after > 0)
+    ratio = after[apart] / before[apart]  # infinite where coincident samples are separated
+    bounds = (float(ratio.max()), float(ratio.min())) if len(ratio) else (nan, nan)
+    if not before.any():
+        return n, nan, nan, *bounds
     stress = float(((before - after).square().sum() / before.square().sum()).sqrt())
     a, b = before - before.mean(), after - after.mean()
     spread = float(a.norm() * b.norm())
     correlation = float(a @ b) / spread if spread > 1e-12 * float(before.norm() * after.norm()) else nan
-    apart = before > 0
-    ratio = after[apart] / before[apart]
-    return n, stress, correlation, float(ratio.max()), float(ratio.min())
+    return n, stress, correlation, *bounds

@@ -18,6 +18,7 @@ from torch.func import jvp, vjp
 from .._modules import evaluating
 
 __all__ = [
+    "CODE_LAWS",
     "DecoderContraction",
     "DecoderIsometry",
     "EncoderContraction",
@@ -27,6 +28,9 @@ __all__ = [
     "WeightDecay",
     "has_batch_statistics",
 ]
+
+#: Where random codes may lie, see :class:`DecoderIsometry`.
+CODE_LAWS = ("gaussian", "box", "between")
 
 
 class View:
@@ -138,8 +142,8 @@ class DecoderIsometry(_Weighted):
 
     def __init__(self, weight: float, codes: str = "gaussian") -> None:
         super().__init__(weight)
-        if codes not in ("gaussian", "box", "between"):
-            raise ValueError(f"codes must be 'gaussian', 'box' or 'between', got {codes!r}")
+        if codes not in CODE_LAWS:
+            raise ValueError(f"codes must be one of {CODE_LAWS}, got {codes!r}")
         self.codes = codes
 
     def __call__(self, view: View) -> torch.Tensor:

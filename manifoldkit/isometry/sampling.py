@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
+from ..exceptions import SmallClassWarning
 from ._input import cell_ids, check_size, fresh
 
 __all__ = ["ClassBalancedBatchSampler"]
@@ -28,7 +30,7 @@ class ClassBalancedBatchSampler(Sampler[list[int]]):
     n_classes : int
         m, at most the number of classes that have k samples.
     n_samples : int
-        k >= 2.
+        k >= 2. Classes with fewer samples are in no batch.
     n_batches : int, optional
         Batches of an epoch; n // (m k), at least one, by default.
     generator : torch.Generator, optional
@@ -38,6 +40,12 @@ class ClassBalancedBatchSampler(Sampler[list[int]]):
     ------
     TypeError, ValueError
         If a number is out of range, or fewer than m classes have k samples.
+
+    Warns
+    -----
+    SmallClassWarning
+        When classes have less than k samples, with their ids: they are never shown. Take a smaller k, or leave these
+        samples out.
 
     Examples
     --------
@@ -61,12 +69,21 @@ class ClassBalancedBatchSampler(Sampler[list[int]]):
         labels = cell_ids(labels, len(labels), "labels", torch.device("cpu"))
         self.n_classes = check_size(n_classes, "n_classes")
         self.n_samples = check_size(n_samples, "n_samples", 2)
-        members = [torch.nonzero(labels == label)[:, 0] for label in labels.unique()]
-        self._members = [indices for indices in members if len(indices) >= self.n_samples]
+        members = {label: torch.nonzero(labels == label)[:, 0] for label in labels.unique().tolist()}
+        self._members = [indices for indices in members.values() if len(indices) >= self.n_samples]
         if len(self._members) < self.n_classes:
             raise ValueError(
                 f"{len(self._members)} of {len(members)} classes have {n_samples} samples, a batch needs {n_classes}: "
                 "take fewer classes or samples"
+            )
+        small = [label for label, indices in members.items() if len(indices) < self.n_samples]
+        if small:
+            named = ", ".join(map(str, small[:10])) + (", ..." if len(small) > 10 else "")
+            warnings.warn(
+                f"{len(small)} of {len(members)} classes have less than {self.n_samples} samples and are in no batch "
+                f"({named}): take a smaller n_samples, or leave their samples out",
+                SmallClassWarning,
+                stacklevel=2,
             )
         whole = max(1, len(labels) // (self.n_classes * self.n_samples))
         self.n_batches = whole if n_batches is None else check_size(n_batches, "n_batches")

@@ -11,8 +11,9 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from tqdm.auto import tqdm
 
+from .modes import keep_frozen
 from .penalties import Penalty, View
-from .training import batches
+from .training import batches, finite_gradients
 
 __all__ = ["Objective", "Trainable", "isomap_codes", "principal_codes", "regress", "run_adam", "run_lbfgs"]
 
@@ -96,10 +97,15 @@ def run_adam(
     watcher: Watcher,
     progress: bool,
 ) -> None:
-    """Epochs of batches with the optimiser's rate falling to zero as a cosine; frozen networks are only evaluated."""
+    """Epochs of batches with the optimiser's rate falling to zero as a cosine; what is frozen is only evaluated.
+
+    A loss or a gradient that is not finite ends the training with a ValueError, before the step.
+    """
     schedule = CosineAnnealingLR(optimizer, max(1, epochs))
     for network in (objective.encoder, objective.decoder):
         network.train(any(p.requires_grad for p in network.parameters()))
+        keep_frozen(network)
+    learned = [p for group in optimizer.param_groups for p in group["params"]]
     for _ in tqdm(range(epochs), desc="autoencoder", unit="epoch", disable=not progress):
         records = []
         for rows in batches(len(x), batch_size, objective.generator):
@@ -107,6 +113,12 @@ def run_adam(
             _refuse_nan(parts["loss"])
             optimizer.zero_grad()
             loss.backward()
+            if not finite_gradients(learned):
+                optimizer.zero_grad()
+                raise ValueError(
+                    f"the gradient is NaN or infinite though the loss is {parts['loss']:g}: a layer has no finite "
+                    "derivative there (a root at 0?), or lower the learning rate"
+                )
             optimizer.step()
             records.append(parts)
         schedule.step()
@@ -119,7 +131,8 @@ def run_lbfgs(
 ) -> None:
     """Rounds of L-BFGS on all samples: the random draws are held fixed within a round, and new in the next.
 
-    Networks with batch statistics are used in evaluation mode throughout, so that the loss is a function.
+    Networks with batch statistics are used in evaluation mode throughout, so that the loss is a function. A round that
+    ends in a loss or weights that are not finite is undone, and ends the training with a ValueError.
     """
     for network in (objective.encoder, objective.decoder):
         network.eval()
@@ -134,8 +147,17 @@ def run_lbfgs(
             found.update(parts)
             return loss
 
-        minimise(objective.parameters(), closure, iterations)
-        _refuse_nan(found["loss"])
+        weights = objective.parameters()
+        before = [p.detach().clone() for p in weights]
+        minimise(weights, closure, iterations)
+        if not (np.isfinite(found["loss"]) and all(bool(torch.isfinite(p).all()) for p in weights)):
+            with torch.no_grad():
+                for p, old in zip(weights, before, strict=True):
+                    p.copy_(old)
+            raise ValueError(
+                f"the loss is {found['loss']:g}, and it or its gradient is not finite: lower the weights of the "
+                "penalties, or see whether a layer has no finite derivative (a root at 0?)"
+            )
         if watcher(dict(found)):
             break
 

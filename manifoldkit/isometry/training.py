@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from ._input import cell_ids, check_size, finite_samples, fresh, holds_vectors
+from ._input import check_size, finite_samples, fresh, level_ids
 from .layers import LocallyIsometricNet
+from .levels import isometric_terms, level_cells, level_losses, level_sources, level_weights
 from .losses import IsometricLoss
+from .modes import training
 
-__all__ = ["IsometricTrainer", "batches", "level_weights"]
+__all__ = ["IsometricTrainer", "batches", "finite_gradients"]
 
 Record = dict[str, float]
 
@@ -24,17 +25,18 @@ class IsometricTrainer:
 
     .. math:: L = \sum_l \alpha_l\, \mathrm{CE}(\text{logits}_l, y_l) + \beta_l\, L_{iso}(z_{l-1}, z_l, y_l)
 
-    with :math:`z_{-1}` the samples. The losses of level l move what ``net.reach(l)`` names, and nothing else. State
-    (weights, optimiser, history) lives in the trainer: after an interruption, or for more epochs, call :meth:`fit`
-    again.
+    with :math:`z_{-1}` the samples; under a metric of samples (:class:`DiffusionDistance`) every :math:`z_{l-1}` stands
+    for them. The losses of level l move what ``net.reach(l)`` names, and nothing else. State (weights, optimiser,
+    history) lives in the trainer: after an interruption, or for more epochs, call :meth:`fit` again.
 
     Parameters
     ----------
     net : LocallyIsometricNet
-        Trained in place, and put back into the mode (train or eval) it was in.
+        Trained in place; every part is put back into the mode (train or eval) it was in. Parts whose parameters are
+        all frozen are evaluated, and those in evaluation mode within a network in training mode stay so.
     alpha, beta : float or one for each level, default=1.0
         Weights of the two losses; with beta = 0 the isometric loss is not computed.
-    isometry : IsometricLoss, optional
+    isometry : IsometricLoss or one for each level, optional
         ``IsometricLoss()``, the source's, by default.
     optimizer : callable, default=torch.optim.Adam
         From parameters to an optimiser, such as ``lambda p: torch.optim.SGD(p, lr=0.1)``.
@@ -78,7 +80,7 @@ class IsometricTrainer:
         *,
         alpha: float | Sequence[float] = 1.0,
         beta: float | Sequence[float] = 1.0,
-        isometry: IsometricLoss | None = None,
+        isometry: IsometricLoss | Sequence[IsometricLoss] | None = None,
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] = torch.optim.Adam,
         generator: torch.Generator | None = None,
         perturb: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
@@ -92,7 +94,12 @@ class IsometricTrainer:
         self.beta = level_weights(beta, "beta", len(net.blocks))
         if not any((*self.alpha, *self.beta)):
             raise ValueError("alpha and beta are zero on every level, which leaves nothing to minimise")
-        self.isometry = IsometricLoss() if isometry is None else isometry
+        self.isometry = level_losses(isometry, len(net.blocks))
+        if isinstance(optimizer, torch.optim.Optimizer) or not callable(optimizer):
+            raise TypeError(
+                f"optimizer must be a function from parameters to an optimiser, got {optimizer!r}: use "
+                "lambda p: torch.optim.Adam(p, lr=...)"
+            )
         self.optimizer = optimizer(net.parameters())
         self.generator = fresh(generator)
         self.perturb = perturb
@@ -109,6 +116,7 @@ class IsometricTrainer:
         batch_size: int | None = None,
         sampler: Iterable[Sequence[int]] | None = None,
         coordinates: Any = None,
+        cells: Any = None,
     ) -> IsometricTrainer:
         """Train for some epochs more.
 
@@ -127,26 +135,29 @@ class IsometricTrainer:
             Batches of an epoch instead, such as a :class:`ClassBalancedBatchSampler`; gone through in every epoch.
         coordinates : tensor or array (n, k), optional
             Points that stand for the samples in the isometric loss of level 0, such as
-            ``DiffusionDistance(m).coordinates(x)``, computed once instead of in every batch.
+            ``DiffusionDistance(m).coordinates(x)``, computed once instead of in every batch. A list has an entry for
+            each level: such points, or None for what the level compares with otherwise.
+        cells : ints (n,), or a sequence with such a vector or None for each level, optional
+            Partition that the isometric loss of a level is taken within, in the place of its labels; losses with
+            ``partition="class"`` read it. One vector is for all levels.
 
         Raises
         ------
         TypeError, ValueError
             If samples are NaN, labels are missing, of another length or out of range, an epoch has no batch, or the
-            loss becomes NaN; the weights are then those before the step that failed.
+            loss or a gradient becomes NaN; the weights are then those before the step that failed.
         """
         home = next(self.net.parameters())
         x = finite_samples(x).to(home)
         labels = self._labels(y, len(x), home.device)
-        source = None if coordinates is None else finite_samples(coordinates, "coordinates").to(home)
-        if source is not None and len(source) != len(x):
-            raise ValueError(f"coordinates must have a row for each of the {len(x)} samples, got {len(source)}")
+        parts = level_cells(cells, labels, self.isometry)
+        sources = [
+            None if part is None else part.to(home) for part in level_sources(coordinates, len(x), self.isometry)
+        ]
         epochs = check_size(epochs, "epochs", 0)
         if sampler is not None and batch_size is not None:
             raise ValueError("give batch_size or sampler, not both")
-        mode = self.net.training
-        self.net.train()
-        try:
+        with training(self.net):
             for _ in tqdm(range(epochs), desc="training", disable=not self.progress):
                 sums: dict[str, torch.Tensor] = {}
                 n = 0
@@ -154,7 +165,10 @@ class IsometricTrainer:
                     whole = isinstance(rows, slice)
                     index = rows if whole else torch.as_tensor(rows, device=home.device)
                     terms = self._step(
-                        x[index], [level[index] for level in labels], None if source is None else source[index]
+                        x[index],
+                        [level[index] for level in labels],
+                        [level[index] for level in parts],
+                        [None if source is None else source[index] for source in sources],
                     )
                     for name, value in terms.items():
                         sums[name] = sums.get(name, torch.zeros_like(value)) + value
@@ -169,17 +183,19 @@ class IsometricTrainer:
                 answers = [callback(self, record) for callback in self.callbacks]
                 if True in answers:
                     break
-        finally:
-            self.net.train(mode)
         return self
 
     def _step(
-        self, x: torch.Tensor, labels: list[torch.Tensor], source: torch.Tensor | None
+        self,
+        x: torch.Tensor,
+        labels: list[torch.Tensor],
+        cells: list[torch.Tensor],
+        sources: list[torch.Tensor | None],
     ) -> dict[str, torch.Tensor]:
         if self.perturb is not None:
             x = self.perturb(x, labels[-1])
         found = self.net.representations(x)
-        inputs = [x if source is None else source, *found[:-1]]
+        isometric = isometric_terms(self.isometry, self.beta, x, found, cells, sources)
         terms: dict[str, torch.Tensor] = {}
         losses = []
         for level, logits in enumerate(self.net.logits(found)):
@@ -187,8 +203,8 @@ class IsometricTrainer:
             if self.alpha[level]:
                 terms[f"ce_{level}"] = nn.functional.cross_entropy(logits, labels[level])
                 loss = loss + self.alpha[level] * terms[f"ce_{level}"]
-            if self.beta[level]:
-                terms[f"isometry_{level}"] = self.isometry(inputs[level], found[level], labels[level])
+            if level in isometric:
+                terms[f"isometry_{level}"] = isometric[level]
                 loss = loss + self.beta[level] * terms[f"isometry_{level}"]
             losses.append(loss)
         total = torch.stack(losses).sum()
@@ -198,6 +214,12 @@ class IsometricTrainer:
             )
         self.optimizer.zero_grad()
         self._backward(losses, total)
+        if not finite_gradients(self.net.parameters()):
+            self.optimizer.zero_grad()
+            raise ValueError(
+                f"the gradient is NaN or infinite in epoch {len(self.history)} though the loss is {total.item():g}: a "
+                "layer has no finite derivative there (a root at 0?), or lower the learning rate"
+            )
         self.optimizer.step()
         return {"loss": total.detach(), **{name: value.detach() for name, value in terms.items()}}
 
@@ -212,19 +234,18 @@ class IsometricTrainer:
                 loss.backward(inputs=moved, retain_graph=level < len(losses) - 1)
 
     def _labels(self, y: Any, n: int, device: torch.device) -> list[torch.Tensor]:
-        levels = len(self.net.blocks)
-        nested = holds_vectors(y)
-        if levels > 1 and (not nested or len(y) != levels):
-            what = f"{len(y)} vectors" if nested else type(y).__name__
-            raise ValueError(f"y must be a sequence of {levels} label vectors, one for each level, got {what}")
-        labels = [cell_ids(level, n, "y", device) for level in (y if nested else [y])]
-        if len(labels) != levels:
-            raise ValueError(f"y holds {len(labels)} label vectors for {levels} level: give one")
+        labels = level_ids(y, len(self.net.blocks), n, device)
         for level, count in zip(labels, self.net.n_classes, strict=True):
             low, high = int(level.min()), int(level.max())
             if low < 0 or high >= count:
                 raise ValueError(f"labels must lie in 0..{count - 1}, got values from {low} to {high}")
         return labels
+
+
+def finite_gradients(parameters: Iterable[nn.Parameter]) -> bool:
+    """Whether every gradient is finite: 0 times an entry that is not is NaN, and one number is waited for."""
+    sums = [(0 * parameter.grad).sum() for parameter in parameters if parameter.grad is not None]
+    return not sums or bool(torch.isfinite(torch.stack(sums).sum()))
 
 
 def batches(n: int, size: int | None, generator: torch.Generator) -> Iterator[Any]:
@@ -240,11 +261,3 @@ def batches(n: int, size: int | None, generator: torch.Generator) -> Iterator[An
     if len(sizes) > 1 and sizes[-1] < min(size, 2):
         sizes[-2:] = [size + 1]
     yield from torch.randperm(n, generator=generator, device=generator.device).split(sizes)
-
-
-def level_weights(value: float | Sequence[float], name: str, n: int) -> tuple[float, ...]:
-    """A weight for each of n levels, from one number or n."""
-    values = [float(value)] * n if isinstance(value, int | float | np.number) else [float(entry) for entry in value]
-    if len(values) != n or any(not 0 <= entry < float("inf") for entry in values):
-        raise ValueError(f"{name} must be a finite number >= 0 or one for each of the {n} levels, got {value!r}")
-    return tuple(values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from manifoldkit.attacks import OnManifoldPGD
-from manifoldkit.exceptions import DegenerateTangentWarning
+from manifoldkit.exceptions import DegenerateTangentWarning, UnconvergedProjectionWarning
 from manifoldkit.geometry import DecoderManifold, Manifold, Sphere
 
 
@@ -136,6 +137,29 @@ def test_steps_that_overflow_are_not_taken():
     x = np.array([[1.0, 2.0], [1.0, 2.0]])  # nearest to (1.5, 1.5); from -10, the first step is 3e4 long
     points = DecoderManifold(Far(), Diagonal(), n_refinements=60).project(x)
     np.testing.assert_allclose(points, 1.5, atol=1e-5)
+
+
+def test_a_search_that_ends_too_early_says_at_how_many_points():
+    """One coarse step suffices where the encoder is right, and nowhere else; the residual tells which these are."""
+
+    class HalfRight(nn.Module):
+        def forward(self, x):
+            codes = SphereEncoder()(x)
+            return codes + 0.8 * (torch.arange(len(x)) % 2)[:, None]
+
+    x = near_sphere(10, 0)
+    early = DecoderManifold(HalfRight(), SphereDecoder(), n_refinements=1)
+    with pytest.warns(UnconvergedProjectionWarning, match=r"after 1 steps at 5 of 10 points.*raise n_refinements"):
+        points, basis = early.project_with_tangents(x)
+    residual = x - points
+    oblique = np.abs(np.einsum("bik,bi->bk", basis, residual)).max(axis=1) > 0.01 * np.linalg.norm(residual, axis=1)
+    np.testing.assert_array_equal(oblique, np.arange(10) % 2 == 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        DecoderManifold(HalfRight(), SphereDecoder(), n_refinements=0).project(x)  # f(g(x)), as asked for
+        DecoderManifold(HalfRight(), SphereDecoder(), n_refinements=40).project(x)
+        on_it = SphereDecoder()(SphereEncoder()(torch.from_numpy(x)))
+        DecoderManifold(SphereEncoder(), SphereDecoder(), n_refinements=1).project(on_it)  # a residual of rounding
 
 
 def test_attacks_walk_on_it():

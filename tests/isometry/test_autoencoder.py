@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 import warnings
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -197,6 +198,87 @@ def test_a_sheet_is_flattened_isometrically_where_the_plain_autoencoder_is_not(s
     assert rms < 0.1
 
 
+def test_identities_of_a_curved_decoder_take_both_jacobians_where_they_belong():
+    """f(z) = (cos z, sin z) and g(x) = c atan2(x): df = (-sin, cos) and dg = c df^T on the circle, whatever z is."""
+
+    class Circle(nn.Module):
+        def forward(self, z):
+            return torch.cat([z.cos(), z.sin()], dim=1)
+
+    class Angle(nn.Module):
+        def __init__(self, c):
+            super().__init__()
+            self.c = c
+
+        def forward(self, x):
+            return self.c * torch.atan2(x[:, 1:], x[:, :1])
+
+    codes = torch.linspace(-3, 3, 20, dtype=torch.float64)[:, None]
+    assert max(jacobian_identities(Angle(1.0), Circle(), codes).values()) < 1e-12
+    found = jacobian_identities(Angle(2.0), Circle(), codes)
+    assert found == pytest.approx({"decoder": 0.0, "encoder": 3.0, "pseudo_inverse": 1.0}, abs=1e-12)
+
+
+class Watching(nn.Module):
+    """A linear encoder that tells what it is shown."""
+
+    shown: ClassVar[list[torch.Tensor]] = []
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x):
+        if self.layer.weight.requires_grad and torch.is_grad_enabled():
+            self.shown.append(x.detach().clone())
+        return self.layer(x)
+
+
+@pytest.mark.parametrize(("name", "noise"), [("AE", 0.0), ("DAE", 0.5)])
+def test_the_denoising_autoencoder_alone_is_shown_noise(name, noise):
+    """In normalised units; 150 x 3 draws leave 7 per cent of its deviation."""
+    Watching.shown.clear()
+    options = baseline(name, noise or None)
+    IsometricAutoencoder(2, encoder=Watching(), hidden=(4,), init=None, solver="adam", max_iter=1, **options).fit(X)
+    (shown,) = Watching.shown
+    centred = X - X.mean(axis=0)
+    added = shown.numpy() - centred / np.sqrt(np.square(centred).mean())
+    assert added.std() == pytest.approx(noise, rel=0.2, abs=1e-6)
+
+
+def test_the_law_of_codes_is_that_of_the_decoders_penalty():
+    options = {"hidden": (4,), "max_iter": 1, "init": None}
+    losses = {}
+    for law in ("gaussian", "box", "between"):
+        model = IsometricAutoencoder(2, codes=law, **options).fit(X)
+        spelt = (DecoderIsometry(0.1, law), EncoderIsometry(0.1))
+        assert model.history_ == IsometricAutoencoder(2, penalties=spelt, **options).fit(X).history_
+        losses[law] = model.history_[0]["DecoderIsometry"]
+    assert len(set(losses.values())) == 3
+
+
+class Root(nn.Module):
+    """Finite, with a gradient that is NaN: the root of the square of a feature that is 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2).double()
+
+    def forward(self, x):
+        return (self.layer(x) * torch.arange(2)).square().sqrt()
+
+
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_a_gradient_that_is_not_finite_breaks_no_weights(solver):
+    root = Root()
+    model = IsometricAutoencoder(2, encoder=root, hidden=(4,), init=None, solver=solver, max_iter=2, penalties=())
+    with pytest.raises(ValueError, match=r"not finite|gradient is NaN or infinite"):
+        model.fit(X)
+    assert torch.equal(model.encoder_.network.layer.weight, root.layer.weight)
+    assert all(torch.isfinite(p).all() for p in model.decoder_.parameters())
+    assert model.history_ == []
+
+
 @pytest.mark.parametrize("name", BASELINES)
 def test_baselines_train(name):
     model = IsometricAutoencoder(2, **TINY, init=None, **baseline(name)).fit(X)
@@ -294,6 +376,11 @@ def test_training_goes_on_after_an_interruption():
     assert len(model.history_) == 8
     assert model.history_[-1]["loss"] < model.history_[0]["loss"]
     assert np.abs(model.transform(X) - before).max() > 0
+    rates = []
+    note = lambda model, record: rates.append(model._optimizer.param_groups[0]["lr"])  # noqa: E731
+    model.set_params(callbacks=(note,), max_iter=2, learning_rate=0.01)
+    model.fit(X).fit(X)
+    assert rates == pytest.approx([0.005, 0.0, 0.005, 0.0])  # every call has a schedule of its own
     stopped = IsometricAutoencoder(2, **options, callbacks=(lambda model, record: True,)).fit(X)
     assert len(stopped.history_) == 1
 
@@ -399,6 +486,15 @@ def test_frozen_networks_keep_their_running_statistics():
     model = IsometricAutoencoder(2, encoder=encoder, **options).fit(X)
     for name, value in encoder.state_dict().items():
         assert torch.equal(model.encoder_.network.state_dict()[name], value), name
+
+
+def test_frozen_parts_of_networks_that_learn_keep_their_statistics():
+    encoder = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    encoder[1].requires_grad_(False)
+    options = {"solver": "adam", "init": None, "hidden": (4,), "max_iter": 2, "batch_size": 50, "dtype": "float32"}
+    model = IsometricAutoencoder(2, encoder=encoder, **options).fit(X)
+    assert model.encoder_.network[1].num_batches_tracked.item() == 0
+    assert not torch.equal(model.encoder_.network[0].weight, encoder[0].weight)
 
 
 def test_networks_without_weights_are_networks():

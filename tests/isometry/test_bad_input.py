@@ -36,6 +36,21 @@ def warm(**changed):
     return model.set_params(**changed).fit(X)
 
 
+THIN = torch.rand(500, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 1e-4])
+
+
+def OF_SAMPLES(x):  # noqa: N802 - a constant of these cases
+    return torch.cdist(x, x)
+
+
+OF_SAMPLES.of_samples = True
+
+
+def seen(network, labels):
+    view = FullLossView(network)
+    return view.objective(view(X), labels)
+
+
 def net(levels=1):
     return LocallyIsometricNet.mlp(3, [2] * levels, width=4, depth=1, generator=torch.Generator().manual_seed(0))
 
@@ -45,6 +60,10 @@ def net(levels=1):
     [
         (lambda: IsometricLoss("klass"), ValueError, "partition must be"),
         (lambda: IsometricLoss(torch.rand(6)), TypeError, "partition must hold integers"),
+        (lambda: IsometricLoss(3), ValueError, r"integers of shape \(N,\), got 3"),
+        (lambda: IsometricLoss(None), ValueError, "got None"),
+        (lambda: IsometricLoss(["a", "b"]), TypeError, "partition must hold integers, got dtype <U1"),
+        (lambda: IsometricLoss()(X, X, ["a"] * 6), TypeError, "return_inverse"),
         (lambda: IsometricLoss(reduction="sum"), ValueError, "reduction must be"),
         (lambda: IsometricLoss(metric="cosine"), ValueError, "metric must be"),
         (lambda: IsometricLoss(scale=0.0), ValueError, "scale must be positive"),
@@ -82,6 +101,26 @@ def net(levels=1):
         (lambda: IsometricTrainer(net(), beta=-1.0), ValueError, "beta must be"),
         (lambda: IsometricTrainer(net(), alpha=[1.0, 1.0]), ValueError, "each of the 1 levels"),
         (lambda: IsometricTrainer(net(), alpha=0.0, beta=0.0), ValueError, "nothing to minimise"),
+        (lambda: IsometricTrainer(net(), isometry="global"), TypeError, "IsometricLoss or one for each level, got str"),
+        (lambda: IsometricTrainer(net(), isometry=[torch.cdist]), TypeError, "hold an IsometricLoss for each level"),
+        (lambda: IsometricTrainer(net(2), isometry=[IsometricLoss()]), ValueError, "each of the 2 levels, got 1"),
+        (lambda: IsometricTrainer(net(), isometry=IsometricLoss(metric="precomputed")), ValueError, "no matrix"),
+        (lambda: IsometricTrainer(net(), optimizer=torch.optim.SGD(net().parameters())), TypeError, "use lambda p"),
+        (lambda: IsometricTrainer(net(), optimizer="adam"), TypeError, "optimizer must be a function"),
+        (lambda: IsometricTrainer(net()).fit(X, ["a"] * 6), TypeError, "y must hold integers, got dtype <U1"),
+        (lambda: IsometricTrainer(net()).fit(X, Y, cells=Y[:3]), ValueError, r"cells must have shape \(6,\)"),
+        (lambda: IsometricTrainer(net(2)).fit(X, [Y, Y], cells=[Y]), ValueError, "each of the 2 levels, got 1"),
+        (lambda: IsometricTrainer(net(2)).fit(X, [Y, Y], coordinates=[X]), ValueError, "each of the 2 levels, got 1"),
+        (
+            lambda: IsometricTrainer(net(), isometry=IsometricLoss("global")).fit(X, Y, cells=Y),
+            ValueError,
+            "level 0, whose loss has partition='global'",
+        ),
+        (
+            lambda: IsometricTrainer(net(), isometry=IsometricLoss(metric=OF_SAMPLES)).fit(X, Y, coordinates=X),
+            ValueError,
+            "metric is one of samples",
+        ),
         (lambda: IsometricTrainer(net(), generator=3), TypeError, "manual_seed"),
         (lambda: IsometricTrainer(net()).fit(NAN, Y), ValueError, "NaN or infinity in 1 of 6"),
         (lambda: IsometricTrainer(net()).fit(X, Y[:4]), ValueError, r"shape \(6,\)"),
@@ -98,6 +137,11 @@ def net(levels=1):
         (lambda: IsometricTrainer(net(2)).fit(X, [Y]), ValueError, "2 label vectors, one for each level, got 1"),
         (lambda: FullLossView(nn.Linear(3, 2)), TypeError, "LocallyIsometricNet"),
         (lambda: FullLossView(net()).objective(torch.zeros(6, 2), Y), ValueError, "of 0 samples, got 6 logits"),
+        (lambda: seen(net(2), Y), ValueError, "2 levels and the labels are those of one: .*classes="),
+        (lambda: seen(net(2), [Y]), ValueError, "2 label vectors, one for each level, got 1"),
+        (lambda: FullLossView(net(2), classes=[[0, 1]]), ValueError, "each of the 2 levels, got 1"),
+        (lambda: FullLossView(net(2), classes=[[0, 1], [0, 2]]), ValueError, r"classes\[1\] must lie in 0..1"),
+        (lambda: FullLossView(net(2), classes=[[0], [0, 1]]), ValueError, r"classes\[0\] must have shape \(2,\)"),
         (lambda: FullLossView(net(), beta=[1.0, 1.0]), ValueError, "each of the 1 levels"),
         (lambda: IsometricAutoencoder(4).fit(X), ValueError, "n_components=4 exceeds the 3 entries"),
         (lambda: IsometricAutoencoder(0).fit(X), ValueError, "n_components must be at least 1"),
@@ -121,6 +165,8 @@ def net(levels=1):
         (lambda: IsometricAutoencoder(2, dtype="float16").fit(X), ValueError, "dtype must be"),
         (lambda: IsometricAutoencoder(2, corruption=-1.0).fit(X), ValueError, "corruption must be"),
         (lambda: IsometricAutoencoder(2, codes="uniform", init=None).fit(X), ValueError, "codes must be"),
+        (lambda: IsometricAutoencoder(2, codes="uniform", penalties=()).fit(X), ValueError, "codes must be"),
+        (lambda: IsometricAutoencoder(2, hidden=16).fit(X), TypeError, "hidden must be a sequence .* got 16"),
         (lambda: IsometricAutoencoder(2, isometry_weight=-1.0, init=None).fit(X), ValueError, "weight must be"),
         (lambda: IsometricAutoencoder(2, max_iter=1.5).fit(X), TypeError, "max_iter must be an integer"),
         (lambda: FITTED.transform(X[:, :2]), ValueError, "3"),
@@ -132,6 +178,7 @@ def net(levels=1):
         (lambda: baseline("AE", 0.1), ValueError, "no weight"),
         (lambda: edge_ratio_std(lambda z: z, torch.rand(50, 4)), ValueError, "1 to 3 dimensions"),
         (lambda: edge_ratio_std(lambda z: z, torch.zeros(50, 2)), ValueError, "do not span 2 dimensions"),
+        (lambda: edge_ratio_std(lambda z: z, THIN), ValueError, "nearly collapsed: they fill a box of 0.9.* x 9.*e-05"),
         (lambda: edge_ratio_std(lambda z: 0 * z, torch.rand(300, 2)), ValueError, "has collapsed"),
         (lambda: edge_ratio_std(lambda z: z, NAN), ValueError, "codes holds NaN"),
         (lambda: IsometryReport.measure(X, [["a"] * 3] * 6), TypeError, "z must hold floating numbers, got dtype <U1"),

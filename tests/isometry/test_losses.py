@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from manifoldkit import DiffusionManifold
 from manifoldkit._distances import condensed_distances, pairwise_distances, squared_distances
 from manifoldkit.datasets import make_circle
-from manifoldkit.exceptions import NoPairsWarning
+from manifoldkit.exceptions import NoPairsWarning, SmallClassWarning
 from manifoldkit.isometry import ClassBalancedBatchSampler, DiffusionDistance, IsometricLoss
 
 
@@ -140,9 +140,11 @@ def test_any_metric_replaces_the_euclidean_one():
     assert IsometricLoss(metric=lambda a: 2 * torch.cdist(a, a))(x, 2 * x, y).item() < 1e-24
 
 
-def test_diffusion_distance_of_a_circle_is_that_of_its_eigenfunctions():
+@pytest.mark.parametrize("radius", [1.0, 3.0])
+def test_diffusion_distance_of_a_circle_is_that_of_its_eigenfunctions(radius):
+    """Times are in units of the slowest one, so that the size of the circle does not matter."""
     sample = make_circle(300, grid=True)
-    x = torch.from_numpy(sample.points)
+    x = radius * torch.from_numpy(sample.points)
     manifold = DiffusionManifold(n_components=9, dimension=1).fit(x)
     distance = DiffusionDistance(manifold, time=0.5)(x)[0]
     gap = torch.from_numpy(sample.parameters[:, 0])
@@ -165,6 +167,30 @@ def test_balanced_batches_hold_m_classes_of_k(m, k):
     again = list(ClassBalancedBatchSampler(labels, m, k, generator=torch.Generator().manual_seed(0)))
     assert again == drawn
     assert list(sampler) != drawn  # the generator has advanced
+
+
+def test_classes_too_small_for_a_batch_are_named():
+    labels = torch.tensor([7] * 3 + [0] * 20 + [1] * 20 + [9] * 2)
+    with pytest.warns(SmallClassWarning, match=r"2 of 4 classes have less than 4 .*\(7, 9\)"):
+        sampler = ClassBalancedBatchSampler(labels, 2, 4, generator=torch.Generator().manual_seed(0))
+    assert {int(labels[i]) for batch in sampler for i in batch} == {0, 1}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ClassBalancedBatchSampler(labels, 2, 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_compared_in_single(dtype):
+    x, z, y = draw(2)
+    x, z = x.to(dtype), z.to(dtype).requires_grad_(True)
+    expected = IsometricLoss()(x.float(), z.float(), y)
+    for loss in (IsometricLoss(), IsometricLoss(metric=lambda a: torch.cdist(a.float(), a.float()))):
+        value = loss(x, z, y)
+        assert value.dtype == torch.float32
+        assert value.item() == pytest.approx(expected.item(), rel=1e-6)
+    (gradient,) = torch.autograd.grad(value, z)
+    assert gradient.dtype == dtype
+    assert gradient.abs().max() > 0
 
 
 def test_balanced_batches_visit_every_sample_of_a_class_before_any_twice():

@@ -5,17 +5,20 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from manifoldkit import DiffusionManifold
 from manifoldkit.attacks import FGSM, PGD
-from manifoldkit.datasets import make_linked_rings, make_ring_torus
+from manifoldkit.datasets import make_circle, make_linked_rings, make_ring_torus
 from manifoldkit.isometry import (
     MLP,
     ClassBalancedBatchSampler,
+    DiffusionDistance,
     FullLossView,
     IsometricLoss,
     IsometricTrainer,
@@ -56,9 +59,11 @@ def test_losses_reach_the_blocks_that_the_policy_names(policy, shared):
 
 @pytest.mark.parametrize("policy", ["own", "previous", "full"])
 def test_gradients_are_those_of_detached_graphs(policy):
-    """The policies equal explicit detach() calls on a freshly built graph."""
+    """The policies equal explicit detach() calls on a freshly built graph, with weights of each level."""
     net, x, y = three_levels(gradient=policy)
-    IsometricTrainer(net, optimizer=lambda p: torch.optim.SGD(p, lr=0.0)).fit(x, y)
+    alpha, beta = (0.5, 2.0, 0.3), (3.0, 0.2, 7.0)
+    trainer = IsometricTrainer(net, alpha=alpha, beta=beta, optimizer=lambda p: torch.optim.SGD(p, lr=0.0)).fit(x, y)
+    record, total = trainer.history[0], 0.0
     found = [p.grad.clone() for p in net.parameters()]
     net.zero_grad()
     for level in range(3):
@@ -67,8 +72,12 @@ def test_gradients_are_those_of_detached_graphs(policy):
             first = {"own": level, "previous": level - 1, "full": 0}[policy]
             z_in = z.detach() if block == first else z
             z = net.blocks[block](z_in)
-        loss = nn.functional.cross_entropy(net.heads[level](z), y[level]) + IsometricLoss()(z_in, z, y[level])
+        terms = nn.functional.cross_entropy(net.heads[level](z), y[level]), IsometricLoss()(z_in, z, y[level])
+        assert (record[f"ce_{level}"], record[f"isometry_{level}"]) == pytest.approx([term.item() for term in terms])
+        loss = alpha[level] * terms[0] + beta[level] * terms[1]
         loss.backward()
+        total += loss.item()
+    assert record["loss"] == pytest.approx(total)
     for got, p in zip(found, net.parameters(), strict=True):
         torch.testing.assert_close(got, p.grad)
 
@@ -219,6 +228,141 @@ def test_perturb_makes_it_adversarial_training():
     assert all(0 < size <= 0.1 + 1e-6 for size in seen)
 
 
+def test_what_perturb_returns_is_what_is_learned_from():
+    x, y = torch.rand(32, 4, generator=seeded()), torch.arange(32) % 2
+    histories = []
+    for samples, perturb in ((x, lambda images, labels: 1 - 2 * images), (1 - 2 * x, None)):
+        net = LocallyIsometricNet.mlp(4, 2, width=5, depth=1, generator=seeded())
+        histories.append(IsometricTrainer(net, perturb=perturb).fit(samples, y, epochs=2).history)
+    assert histories[0] == histories[1]
+
+
+@pytest.fixture(scope="module")
+def circle():
+    """Points of a circle, and the diffusion distance along it."""
+    points = torch.from_numpy(make_circle(60, grid=True).points).float()
+    return points, DiffusionDistance(DiffusionManifold(n_components=7).fit(points.numpy()))
+
+
+def two_levels(n_inputs=2, **options):
+    return LocallyIsometricNet.mlp(n_inputs, [2, 4], width=6, depth=1, generator=seeded(), **options)
+
+
+def test_a_metric_of_samples_is_asked_for_samples_on_every_level(circle):
+    """In minibatches; given as coordinates computed once, it is the same."""
+    x, distance = circle
+    y = [torch.arange(60) // 30, torch.arange(60) // 15]
+    histories = []
+    coordinates = distance.coordinates(x)
+    for isometry, given in (
+        (IsometricLoss(metric=distance), None),
+        ([IsometricLoss(metric=distance), IsometricLoss(metric=distance)], None),
+        (None, [coordinates, coordinates]),
+        ([IsometricLoss(), IsometricLoss(metric=distance)], [coordinates, None]),
+        (None, [coordinates, None]),
+        (None, coordinates),
+    ):
+        trainer = IsometricTrainer(two_levels(), isometry=isometry, generator=seeded(1))
+        histories.append(trainer.fit(x, y, epochs=2, batch_size=20, coordinates=given).history)
+    for one in histories[1:4]:
+        for record, expected in zip(one, histories[0], strict=True):
+            assert record == pytest.approx(expected, rel=1e-4)
+    assert histories[4] == histories[5]  # one array is that of the first level
+    assert histories[4][0]["isometry_1"] > 2 * histories[0][0]["isometry_1"]
+    net = two_levels()
+    found = net.representations(x)
+    trainer = IsometricTrainer(net, isometry=IsometricLoss(metric=distance)).fit(x, y)
+    for level in range(2):
+        expected = IsometricLoss(metric=distance)(x, found[level], y[level]).item()
+        assert trainer.history[0][f"isometry_{level}"] == pytest.approx(expected)
+
+
+def test_each_level_may_have_a_loss_and_a_partition_of_its_own():
+    x, y = torch.randn(40, 3, generator=seeded(3)), torch.arange(40) % 2
+    mine = torch.arange(40) // 8
+    losses = [IsometricLoss("global", "pairs"), IsometricLoss(scale=0.5)]
+    net = two_levels(3)
+    found = net.representations(x)
+    record = IsometricTrainer(net, isometry=losses).fit(x, [y, y], cells=[None, mine]).history[0]
+    assert record["isometry_0"] == pytest.approx(losses[0](x, found[0]).item())
+    assert record["isometry_1"] == pytest.approx(losses[1](found[0], found[1], mine).item())
+    shared = [
+        IsometricTrainer(two_levels(3)).fit(x, [y, y], cells=cells).history
+        for cells in (mine, [mine, mine], torch.stack([mine, mine]))
+    ]
+    assert shared[0] == shared[1] == shared[2]
+    own = IsometricTrainer(two_levels(3)).fit(x, [y, y], cells=[None, None]).history
+    assert own == IsometricTrainer(two_levels(3)).fit(x, [y, y]).history != shared[0]
+    seen = []
+
+    class Watched(IsometricLoss):
+        def forward(self, x, z, y=None):
+            seen.append((x.clone(), y))
+            return super().forward(x, z, y)
+
+    IsometricTrainer(two_levels(3), isometry=Watched(), beta=[1, 0], generator=seeded()).fit(
+        x, [y, y], cells=mine, batch_size=10
+    )
+    rows = {tuple(row): cell for row, cell in zip(x.tolist(), mine.tolist(), strict=True)}
+    assert len(seen) == 4
+    for batch, ids in seen:
+        assert [rows[tuple(row)] for row in batch.tolist()] == ids.tolist()
+
+
+def batch_norms(frozen):
+    blocks = [nn.Sequential(nn.Linear(d, 4), nn.BatchNorm1d(4), nn.Dropout(0.5)) for d in (3, 4)]
+    blocks[0].requires_grad_(not frozen)
+    return LocallyIsometricNet(blocks, 4, 2, generator=seeded())
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_every_part_is_put_back_into_its_mode_and_frozen_ones_are_evaluated(mode):
+    x, y = torch.randn(20, 3, generator=seeded()), torch.arange(20) % 2
+    net = batch_norms(frozen=True).train(mode)
+    net.blocks[1][2].train(not mode)
+    modes = [part.training for part in net.modules()]
+    watched = []
+    net.blocks[0][2].register_forward_hook(lambda part, *_: watched.append(part.training))
+    before = copy.deepcopy(net.blocks[0].state_dict())
+    IsometricTrainer(net).fit(x, [y, y], epochs=2)
+    assert [part.training for part in net.modules()] == modes
+    assert watched == [False, False]
+    assert all(torch.equal(value, before[name]) for name, value in net.blocks[0].state_dict().items())
+    assert net.blocks[1][1].num_batches_tracked.item() == 2
+
+
+def test_parts_set_to_evaluation_in_a_network_in_training_mode_stay_so():
+    x, y = torch.randn(20, 3, generator=seeded()), torch.arange(20) % 2
+    net = batch_norms(frozen=False).train()
+    net.blocks[0][1].eval()
+    IsometricTrainer(net).fit(x, [y, y])
+    assert [block[1].num_batches_tracked.item() for block in net.blocks] == [0, 1]
+    net.eval()
+    IsometricTrainer(net).fit(x, [y, y])
+    assert [block[1].num_batches_tracked.item() for block in net.blocks] == [1, 2]
+
+
+class Root(nn.Module):
+    """Finite, with a gradient that is NaN: the root of the square of a feature that is 0."""
+
+    def __init__(self, d):
+        super().__init__()
+        self.layer = nn.Linear(3, d)
+
+    def forward(self, x):
+        return (self.layer(x) * torch.arange(self.layer.out_features)).square().sqrt()
+
+
+def test_a_gradient_that_is_not_finite_breaks_no_weights():
+    net = LocallyIsometricNet(Root(4), 4, 2, generator=seeded())
+    before = copy.deepcopy(net.state_dict())
+    trainer = IsometricTrainer(net)
+    with pytest.raises(ValueError, match="gradient is NaN or infinite in epoch 0"):
+        trainer.fit(torch.randn(20, 3, generator=seeded()), torch.arange(20) % 2)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert trainer.history == []
+
+
 def test_report_of_known_maps():
     x = torch.randn(50, 3, generator=seeded(), dtype=torch.float64)
     y = torch.arange(50) % 2
@@ -231,6 +375,12 @@ def test_report_of_known_maps():
     assert (report.lipschitz, report.lower_lipschitz) == (pytest.approx(3.0), pytest.approx(1.0))
     pairs = torch.pdist(x[y == 0]).square().sum(), torch.pdist(x[y == 1]).square().sum()
     assert report.stress == pytest.approx(float((4 * pairs[1] / sum(pairs)).sqrt()))
+    separated = IsometryReport.measure(torch.tensor([[0.0], [0.0], [1.0]]), torch.tensor([[0.0], [5.0], [1.0]]))
+    assert (separated.lipschitz, separated.lower_lipschitz) == (float("inf"), 1.0)
+    torn = IsometryReport.measure(torch.zeros(2, 1), torch.tensor([[0.0], [5.0]]))
+    assert (torn.lipschitz, torn.lower_lipschitz) == (float("inf"), float("inf"))
+    glued = IsometryReport.measure(torch.tensor([[0.0], [0.0], [1.0]]), torch.tensor([[0.0], [0.0], [3.0]]))
+    assert (glued.lipschitz, glued.lower_lipschitz) == (3.0, 3.0)
     alone = IsometryReport.measure(x[:2], x[:2], [0, 1])
     assert alone.n_pairs == 0
     assert "nan" in str(alone)
@@ -258,6 +408,21 @@ def test_report_of_a_network_compares_each_block_with_its_own_input():
     found = IsometryReport.of_network(net, x, [y, y, y])
     assert [round(report.stress, 6) for report in found] == [1.0, 0.0, 1.0]  # dropout is off
     assert net.training
+
+
+def test_reports_and_training_take_the_same_labels():
+    x, y = torch.randn(20, 3, generator=seeded()), torch.arange(20) % 2
+    for labels in (np.stack([y, y]), torch.stack([y, y]), (y, y), [y.numpy(), y.tolist()]):
+        net = two_levels(3)
+        assert len(IsometryReport.of_network(net, x, labels)) == 2
+        assert len(IsometricTrainer(net).fit(x, labels).history) == 1
+    for labels in (y, [y], None, [y, None]):
+        messages = []
+        for call in (partial(IsometryReport.of_network, net), IsometricTrainer(net).fit):
+            with pytest.raises(ValueError, match="y") as refused:
+                call(x, labels)
+            messages.append(str(refused.value))
+        assert messages[0] == messages[1]
 
 
 def test_mlp_flattens_images_and_has_the_spread_of_pytorch():
@@ -290,6 +455,45 @@ def test_the_view_of_the_full_loss_climbs_the_training_loss(beta):
     total = view.objective(view(leaf), right).sum()
     expected = x + 0.01 * torch.autograd.grad(total, leaf)[0].sign()
     torch.testing.assert_close(adversarial, expected)
+
+
+def trained_on(net, x, y, **options):
+    """The loss that one step of training minimises, with its graph."""
+    losses = []
+
+    class Kept(IsometricTrainer):
+        def _backward(self, parts, total):
+            losses.append(total)
+            super()._backward(parts, total)
+
+    Kept(net, optimizer=lambda p: torch.optim.SGD(p, lr=0.0), **options)._step(x, y, y, [None] * len(y))
+    return losses[0]
+
+
+@pytest.mark.parametrize("of_samples", [False, True])
+def test_the_view_of_a_hierarchy_climbs_the_loss_of_its_training(of_samples, circle):
+    net, fine = two_levels(gradient="full").double(), torch.arange(60) // 15
+    x, y = circle[0].double(), [fine // 2, fine]
+    weights = {"alpha": [0.5, 2.0], "beta": [3.0, 0.7]}
+    if of_samples:
+        weights["isometry"] = [IsometricLoss("global"), IsometricLoss(metric=circle[1])]
+    values, gradients = [], []
+    leaf = x.clone().requires_grad_(True)
+    values.append(trained_on(net, leaf, y, **weights))
+    gradients.append(leaf.grad)
+    for view, labels in (
+        (FullLossView(net, **weights), y),
+        (FullLossView(net, classes=[[0, 0, 1, 1], [0, 1, 2, 3]], **weights), fine),
+    ):
+        leaf = x.clone().requires_grad_(True)
+        objective = view.objective(view(leaf), labels)
+        assert objective.shape == (60,)
+        values.append(objective.mean())
+        gradients.append(torch.autograd.grad(objective.sum(), leaf)[0] / 60)
+    for value, gradient in zip(values[1:], gradients[1:], strict=True):
+        torch.testing.assert_close(value, values[0])
+        torch.testing.assert_close(gradient, gradients[0])
+    assert FGSM(view, eps=0.1, loss=view.objective, bounds=None)(x, fine).shape == x.shape
 
 
 def test_a_view_that_has_been_attacked_can_be_copied_and_pickled():
