@@ -428,7 +428,7 @@ class TestBadInput:
             ({"mask": [0] * 6}, ValueError),
             ({"mask": [0.5] * 6}, ValueError),
             ({"mask": [1] * 5}, ValueError),
-            ({"final_score": hill}, ValueError),
+            pytest.param({"final_score": hill}, ValueError, id="final_score alone"),
         ],
         ids=str,
     )

@@ -75,7 +75,7 @@ def test_torus_hierarchy(seed):
     [
         (make_s_curve, 0.03, 5),
         (make_swiss_roll, 0.02, 5),
-        (lambda n, random_state: make_open_sphere(n, opening=math.radians(110), random_state=random_state), 0.07, 1),
+        (lambda n, random_state: make_open_sphere(n, opening=math.radians(110), random_state=random_state), 0.07, 2),
     ],
 )
 def test_surfaces_are_flattened(make, largest, factor, seed):
