@@ -17,7 +17,6 @@ import statistics
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -64,18 +63,10 @@ def toric_views(size: int, seed: int) -> tuple[ShiftViews, ShiftViews]:
     return training, test
 
 
-#: Size of the grid: options of `pretrain_in_stages`.
-TORIC: dict[int, dict[str, Any]] = {
-    8: {
-        "steps": (1200, 1000, 1000, 1000),
-        "betas": (10.0, 10.0, 10.0, 0.3),
-        "eigenvalue_rates": (1.5, 1.0, 1.0, 1.0),
-    },
-    16: {
-        "steps": (4500, 2000, 2000, 1500),
-        "betas": (12.0, 12.0, 12.0, 0.3),
-        "eigenvalue_rates": (2.5, 1.0, 1.0, 1.0),
-    },
+#: Size of the grid: steps, beta and rate of the eigenvalues of each stage of `pretrain_in_stages`.
+TORIC = {
+    8: ((1200, 10.0, 1.5), (1000, 10.0, 1.0), (1000, 10.0, 1.0), (1000, 0.3, 1.0)),
+    16: ((4500, 12.0, 2.5), (2000, 12.0, 1.0), (2000, 12.0, 1.0), (1500, 0.3, 1.0)),
 }
 
 
@@ -90,7 +81,8 @@ def train_toric(size: int, seed: int, *, staged: bool = False) -> tuple[NeuralIs
     )
     started = time.process_time()
     if staged:
-        pretrain_in_stages(model, training, **TORIC[size])
+        steps, betas, rates = zip(*TORIC[size], strict=True)
+        pretrain_in_stages(model, training, steps=steps, betas=betas, eigenvalue_rates=rates)
     else:
         spectral_start(model, training)
         pretrain(model, training, steps=300, batch_size=2, alpha=0.0, learning_rate=5e-4, final_rate=1e-5)
