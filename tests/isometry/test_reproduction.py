@@ -75,13 +75,14 @@ def test_torus_hierarchy(seed):
     [
         (make_s_curve, 0.03, 5),
         (make_swiss_roll, 0.02, 5),
-        (lambda n, random_state: make_open_sphere(n, opening=math.radians(110), random_state=random_state), 0.07, 2),
+        (lambda n, random_state: make_open_sphere(n, opening=math.radians(110), random_state=random_state), 0.065, 1),
     ],
 )
 def test_surfaces_are_flattened(make, largest, factor, seed):
     """Against the plain autoencoder here, against all others in benchmarks/isometry.md.
 
-    No map flattens a sphere: the factor 5 is out of reach there, where the best conceivable std is 0.061.
+    No map flattens a sphere: 0.061 is the least of all symmetric maps, where plain autoencoders have 0.075 to 0.108, so
+    that no factor of 2 or 5 is to be had. There the bound is that of the paper, 0.07, brought nearer to the least.
     """
     x = make(1000, random_state=seed).points
     model = IsometricAutoencoder(2, random_state=seed).fit(x)
