@@ -340,7 +340,7 @@ def main() -> None:
     parser.add_argument("--published-seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--models", nargs="+", default=list(MODELS), help="of the surfaces")
     parser.add_argument("--images", type=int, default=60000, help="of MNIST to train on")
-    parser.add_argument("--epochs", type=int, default=5, help="of the autoencoders of MNIST")
+    parser.add_argument("--epochs", type=int, default=3, help="of the autoencoders of MNIST")
     parser.add_argument("--mnist-seeds", type=int, nargs="+", default=[10, 11, 12, 13, 14])
     parser.add_argument("--choice-epochs", type=int, default=2, help="where lambda is chosen")
     parser.add_argument("--choice-seeds", type=int, nargs="+", default=[0])
