@@ -106,7 +106,7 @@ class Window:
         azimuth, elevation = (np.arange(value - half, value + half + 1, step) for value in middle)
         turn = 360 if azimuth[-1] > 360 else 0  # across the seam the angles of the window go on, beyond 360
         views = make_turntable([VEHICLE_NAMES[label]], azimuth - turn, elevation, size, background, paint=PAINT)
-        return cls(label, torch.from_numpy(views.images), views.angles + [turn, 0], background)
+        return cls(label, torch.from_numpy(views.images), views.angles + np.array([turn, 0]), background)
 
     @property
     def degree(self) -> float:
