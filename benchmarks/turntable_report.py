@@ -74,8 +74,9 @@ def by_windows(
         return "-"
     rng = np.random.default_rng(0)
     drawn = [statistic(np.concatenate([parts[i] for i in rng.integers(len(parts), size=len(parts))])) for _ in range(1000)]  # fmt: skip  # noqa: E501
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return f"{statistic(np.concatenate(parts)):.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    ends = (statistic(np.concatenate(parts)), *np.percentile(drawn, [2.5, 97.5]))
+    middle, low, high = (f"{round(float(end), digits) + 0.0:.{digits}f}" for end in ends)  # + 0.0: no "-0"
+    return f"{middle} ({low} to {high})"
 
 
 def won(record: Record, name: str, value: Callable[[Record, Record], float]) -> list[float]:
