@@ -74,8 +74,9 @@ def by_windows(
         return "-"
     rng = np.random.default_rng(0)
     drawn = [statistic(np.concatenate([parts[i] for i in rng.integers(len(parts), size=len(parts))])) for _ in range(1000)]  # fmt: skip  # noqa: E501
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return f"{statistic(np.concatenate(parts)):.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    ends = (statistic(np.concatenate(parts)), *np.percentile(drawn, [2.5, 97.5]))
+    middle, low, high = (f"{round(float(end), digits) + 0.0:.{digits}f}" for end in ends)  # + 0.0: no "-0"
+    return f"{middle} ({low} to {high})"
 
 
 def won(record: Record, name: str, value: Callable[[Record, Record], float]) -> list[float]:
@@ -136,6 +137,45 @@ def seed_table(records: list[Record]) -> list[str]:
             cells.append(share(sum(row["confirmed"] for row in rows), len(rows)))
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def glance(studies: list[Any]) -> list[str]:
+    """The main figures of each experiment, all seeds together, before the tables of all."""
+    shown = ("smoothed, settled", "smoothed", "nearest view, settled", "look-up", "pixels, projected", "strong pixels, projected")  # fmt: skip  # noqa: E501
+    found = [
+        "Confirmed, of the successes, and in brackets the successes, of the starts:", "",
+        "| | " + " | ".join(METHODS[name] for name in shown) + " |", "|---" * (len(shown) + 1) + "|",
+    ]  # fmt: skip
+    gains = [
+        "Gain in robust accuracy, in points, by training on views at the failures, and in brackets its 95 % interval "
+        "when whole windows are drawn again:", "",
+        "| | searched windows | beyond random views within them | new windows | beyond views of all elevations |",
+        "|---|---|---|---|---|",
+    ]  # fmt: skip
+    compared = (("base", False), ("in the windows", False), ("base", True), ("anywhere", True))
+    for key, group in itertools.groupby(studies, lambda study: (study.experiment, study.network)):
+        members = list(group)
+        first, second = ([r for study in members for r in study.records[stage]] for stage in ("first", "second"))
+        starts = [start["methods"] for r in first for start in r["starts"]]
+        cells = []
+        for name in shown:
+            rows = [methods[name] for methods in starts if methods[name]["success"]]
+            cells.append(f"{share(sum(row['confirmed'] for row in rows), len(rows))} [{len(rows)} of {len(starts)}]")
+        found.append(f"| {' '.join(key)} | {' | '.join(cells)} |")
+        if second and all(name in second[0] for name, _ in compared):
+            cells = [gain(second, name, new) for name, new in compared]
+            gains.append(f"| {' '.join(key)} | {' | '.join(cells)} |")
+    return [*found, "", *gains] if len(gains) > 4 else found
+
+
+def gain(records: list[Record], name: str, new: bool) -> str:
+    """Robust accuracy after training on the failures less that of another network, from the same starts."""
+
+    def values(record: Record) -> list[float]:
+        pairs = zip(record["failures"]["robust"], record[name]["robust"], strict=True)
+        return [100.0 * (after - before) for after, before in pairs] if (record["seed"] >= FIRST_NEW) == new else []
+
+    return by_windows(records, values, np.mean, 0)
 
 
 def second_table(records: list[Record]) -> list[str]:
@@ -203,6 +243,7 @@ def report(studies: list[Any], args: argparse.Namespace, command: str, missing: 
         "degree apart, an estimated 22 CPU hours; `make reproduce` runs it at 32 pixels and 3 degrees."
         + (f" Default studies that were not run for this table: {', '.join(missing)}." if missing else ""),
     ]  # fmt: skip
+    lines += ["", "## At a glance", "", *glance(studies)]
     for key, group in itertools.groupby(studies, lambda study: (study.experiment, study.network)):
         members = list(group)
         first, second = ([r for study in members for r in study.records[stage]] for stage in ("first", "second"))

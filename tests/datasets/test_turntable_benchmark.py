@@ -171,6 +171,15 @@ class TestFigures:
             "0/2 = 0 (0 to 0)"
         ]
 
+    def test_gains_are_of_the_same_starts_and_the_windows_asked_for(self):
+        def window(seed, after, before):
+            return {"seed": seed, "failures": {"robust": after}, "base": {"robust": before}}
+
+        records = [window(0, [True, True], [True, False]), window(1, [True, True], [False, False])]
+        records.append(window(1000, [False, True], [True, True]))
+        assert tables.gain(records, "base", new=False) == "75 (50 to 100)"
+        assert tables.gain(records, "base", new=True) == "-50 (-50 to -50)"
+
 
 class TestStudy:
     def test_settings_of_another_run_are_refused_by_name(self, tmp_path):
