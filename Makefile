@@ -53,7 +53,7 @@ reproduce: $(STAMP) ## the slow tests and tables that reproduce published number
 	$(BIN)/python benchmarks/lil_geometry.py --work $(OUT)/lil/geometry --out benchmarks/lil_geometry.md
 	$(BIN)/python benchmarks/lil_robustness.py --work $(OUT)/lil --picture docs/images/lil_robustness.png \
 		--out benchmarks/lil_robustness.md
-	$(BIN)/python benchmarks/lil_regimes.py --atlas-seeds 1 --work $(OUT)/lil/regimes --out benchmarks/lil_regimes.md
+	$(BIN)/python benchmarks/lil_regimes.py --work $(OUT)/lil/regimes --out benchmarks/lil_regimes.md
 	$(BIN)/python benchmarks/gridvae.py --out benchmarks/gridvae.md --work $(OUT)/gridvae.jsonl
 	$(BIN)/python benchmarks/turntable.py --work $(OUT)/turntable --out benchmarks/turntable.md --pictures docs/images
 
