@@ -139,7 +139,9 @@ def test_networks_of_the_user_are_copied_and_left_alone():
             return self.head(self.body(x))
 
     images = np.random.default_rng(0).random((40, 1, 6, 5)).astype(np.float32)
-    encoder, decoder = Encoder(), MLP([2, 8, 30])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder, decoder = Encoder(), MLP([2, 8, 30])
     encoder.train()
     before = copy.deepcopy((encoder.state_dict(), decoder.state_dict()))
     model = GridVAE(PRIOR, encoder=encoder, decoder=decoder, max_steps=4, n_init=2, batch_size=10).fit(images)
