@@ -177,7 +177,7 @@ def _sum_over(free: torch.Tensor | None, terms: torch.Tensor) -> torch.Tensor:
 def _factors(
     z: torch.Tensor, mu: torch.Tensor, logvar: torch.Tensor, free: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Matrices (B, 3n), float64: products of their rows b and j are log-densities of z_b under the Gaussian of sample j.
+    """Matrices (B, 3n), float64: products of their rows are log-densities of z_b under the Gaussians of the samples j.
 
     The square in the exponent is written out, so that one matrix product takes the place of tables (B, B, n). Its terms
     cancel, which double precision bears: deviations of exp(-6), the least of clamped ones, leave ten digits.
