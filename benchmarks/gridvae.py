@@ -115,7 +115,7 @@ def after_short_starts(arm: str, seed: int) -> Result:
     networks = {"encoder": first.encoder_.network, "decoder": first.decoder_.network}
     model = GridVAE(prior, **networks, **settings).fit(X)
     seconds = time.process_time() - start
-    return scores(model, *test) | {"seconds": seconds, "first": scores(first, *test)["axis"], "starts": first.losses_}
+    return scores(model, *test) | {"seconds": seconds, "before": scores(first, *test)["axis"], "starts": first.losses_}
 
 
 def k_means(arm: str, seed: int) -> Result:
