@@ -81,7 +81,7 @@ class EvidenceLoss:
         z = draw_codes(mu, logvar, self.generator)
         targets = None if self.targets is None else self.targets[rows]
         divergence = grid_kl(mu, logvar, self.prior, self.mode, targets, z).mean()
-        error = nn.functional.mse_loss(self.decoder(z), x, reduction="sum") / (2 * self.obs_sigma**2 * len(x))
+        error = (self.decoder(z) - x).flatten(1).square().sum(dim=1).mean() / (2 * self.obs_sigma**2)
         return error, divergence
 
     @torch.no_grad()
