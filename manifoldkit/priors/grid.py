@@ -152,13 +152,21 @@ class GridPrior(nn.Module):
     def axis_log_prob(self, z: torch.Tensor) -> torch.Tensor:
         """Log-densities of the axes, whose sum is :meth:`log_prob`: (..., n) -> (..., n)."""
         self._check(z)
+        return self._in_blocks(z)
+
+    @torch.no_grad()
+    def _axis_log_prob_and_score(self, z: torch.Tensor) -> torch.Tensor:
+        """Log-densities of the axes and their derivatives by z, (2, ..., n), without a graph; z is not checked."""
+        return self._in_blocks(z, score=True)
+
+    def _in_blocks(self, z: torch.Tensor, score: bool = False) -> torch.Tensor:
         # Blocks of axes whose intermediate results stay in the cache, without which large n costs more an axis.
         width = max(1, _BLOCK * self.n_dims // max(1, z.numel() * max(self.n_levels)))
         if width >= self.n_dims:
-            found = self._axes(z, 0)
+            found = self._axes(z, 0, score)
         else:
-            blocks = [self._axes(z[..., start : start + width], start) for start in range(0, self.n_dims, width)]
-            found = torch.cat(blocks, dim=-1)
+            starts = range(0, self.n_dims, width)
+            found = torch.cat([self._axes(z[..., at : at + width], at, score) for at in starts], dim=-1)
         if not all_finite(found):
             raise ValueError(
                 f"codes up to {float(z.detach().abs().max()):.3g} are too far from all levels, the exponent overflows "
@@ -166,15 +174,20 @@ class GridPrior(nn.Module):
             )
         return found
 
-    def _axes(self, z: torch.Tensor, start: int) -> torch.Tensor:
-        """Log-densities of the axes from `start` on, as many as z has."""
+    def _axes(self, z: torch.Tensor, start: int, score: bool) -> torch.Tensor:
+        """Log-densities of the axes from `start` on, as many as z has, and their derivatives where `score` asks."""
         axes = slice(start, start + z.shape[-1])
         sigma = self._sigma[axes].to(z)[:, None]
         scaled = (z[..., None] - self._levels[axes].to(z)) / (math.sqrt(2.0) * sigma)
         terms = self._log_weights[axes].to(z) - (sigma.log() + 0.5 * math.log(2 * math.pi)) - scaled.square()
         # Not torch.logsumexp, whose shares of far codes add up to more than one: there rounding swallows the logarithm.
         most = terms.detach().amax(dim=-1, keepdim=True)
-        return most[..., 0] + (terms - most).exp().sum(dim=-1).log()
+        shares = (terms - most).exp()
+        total = shares.sum(dim=-1)
+        found = most[..., 0] + total.log()
+        if not score:
+            return found
+        return torch.stack([found, (shares * scaled).sum(dim=-1) / (-math.sqrt(0.5) * sigma[:, 0] * total)])
 
     def nearest(self, z: torch.Tensor, return_index: bool = False) -> Any:
         """Levels nearest to codes, along each axis: (..., n) -> (..., n); no gradient.
