@@ -70,6 +70,8 @@ TRIED: dict[str, tuple[str, dict[str, Any], int]] = {
     "conditional, longer and wider": ("conditional", LONGER, 1),
     "VAE, longer and wider": ("VAE", LONGER, 2),
 }
+#: Axes and levels of priors, and pairs of runs, whose cost is measured.
+SIZES, COUNTS, PAIRS = (10, 100, 300, 1000), (2, 6, 20, 60), 48
 FACES = {"obs_sigma": 0.7, "max_steps": 1200, "learning_rate": 2e-3, "kl": "nearest", "hidden": (128, 128)}
 
 Result = dict[str, Any]
@@ -266,28 +268,50 @@ def edits(model: GridVAE, attributes: np.ndarray, axis: int) -> dict[str, float]
     }
 
 
-def cost(arm: str, seed: int) -> Result:
-    """CPU seconds of the prior against n, and of a training run against that of a plain VAE."""
-    if arm == "cost of the prior":
-        seconds = {}
-        for n in (10, 100, 1000):
-            prior, z = GridPrior(n, LEVELS, 1 / 3), torch.randn(256, n, generator=torch.Generator().manual_seed(seed))
+def cost_of_prior(arm: str, seed: int) -> Result:
+    """CPU seconds of `log_prob` against the numbers of axes and of levels; medians, all cells in turn."""
+    spent: dict[str, list[float]] = {f"{n} x {levels}": [] for n in SIZES for levels in COUNTS}
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(9):
+        for name, times in spent.items():
+            n, levels = map(int, name.split(" x "))
+            prior, z = GridPrior(n, np.arange(levels), 1 / 3), torch.randn(256, n, generator=generator)
+            calls = max(1, 3000 // (n * levels))
             prior.log_prob(z)
-            spent = []
-            for _ in range(20):
-                start = time.process_time()
-                for _ in range(max(1, 1000 // n)):
-                    prior.log_prob(z)
-                spent.append((time.process_time() - start) / max(1, 1000 // n))
-            seconds[str(n)] = float(np.median(spent))
-        return {"seconds": seconds}
+            start = time.process_time()
+            for _ in range(calls):
+                prior.log_prob(z)
+            times.append((time.process_time() - start) / calls)
+    return {"seconds": {name: float(np.median(times)) for name, times in spent.items()}}
+
+
+def cost_of_step(arm: str, seed: int) -> Result:
+    """CPU time of steps over that of a plain VAE just before, by themselves and within `fit`; every pair."""
     images, labels = digits("train", 2560, 0, 2)
     x, known = torch.from_numpy(images).flatten(1), torch.from_numpy(labels - 2.0).float()
-    spent_by: dict[str, list[float]] = {name: [] for name in ("plain", "conditional", "aggregate", "nearest", "guided")}
-    for _ in range(5):  # alternating, so that a crowded machine slows all alike
-        for name, spent in spent_by.items():
-            spent.append(seconds_of_steps(name, x, known, 40))
-    return {"seconds": {name: float(np.median(times)) for name, times in spent_by.items()}}
+    ratios: dict[str, list[float]] = {}
+    names = ("conditional", "aggregate", "nearest", "guided")
+    for pair in range(-1, PAIRS):  # the first warms up
+        for name in names:
+            for where, run in (("step", seconds_of_steps), ("fit", seconds_of_fit)):
+                plain = seconds_of_steps("plain", x, known, 10)
+                ratio = run(name, x, known, 10) / plain
+                if pair >= 0:
+                    ratios.setdefault(f"{where}, {name}", []).append(ratio)
+    return {"ratios": ratios}
+
+
+def seconds_of_fit(name: str, x: torch.Tensor, known: torch.Tensor, steps: int) -> float:
+    """CPU seconds of the steps of one epoch of `GridVAE.fit`, from the first to the end of the last."""
+    stamps: list[float] = []
+
+    def weight(progress: float) -> float:
+        stamps.append(time.process_time())  # asked for by every step, and after the last
+        return 1.0
+
+    kl, attributes = ("nearest", known) if name == "guided" else (name, None)
+    GridVAE(GridPrior(2, LEVELS, 1 / 3), kl=kl, beta=weight, max_steps=steps).fit(x, attributes=attributes)
+    return stamps[steps] - stamps[0]
 
 
 def seconds_of_steps(name: str, x: torch.Tensor, known: torch.Tensor, steps: int) -> float:
@@ -322,8 +346,8 @@ def seconds_of_steps(name: str, x: torch.Tensor, known: torch.Tensor, steps: int
 #: Arms with the numbers of their seeds, in the order of their importance.
 ARMS: dict[str, tuple[Callable[[str, int], Result], range]] = {
     "guided": (on_digits, range(5)),
-    "cost of the prior": (cost, range(3)),
-    "cost of a step": (cost, range(3)),
+    "cost of the prior": (cost_of_prior, range(3)),
+    "cost of a step": (cost_of_step, range(1)),
     "aggregate": (on_digits, range(10)),
     "VAE": (on_digits, range(10)),
     "conditional": (on_digits, range(10)),

@@ -191,9 +191,10 @@ def _factors(
 class _AggregateRatio(torch.autograd.Function):
     """Logarithm (B,) of the ratio of two densities at z_b, over the axes on which row b is free.
 
-    They are the mean of the Gaussians of the samples, and the prior. One table of the shares of the Gaussians serves the
-    way there and the way back; but for float64 it is in single precision, and shares below exp(-80) of the largest are
-    taken for that, far below a rounding error: smaller ones would be denormal numbers, with which processors are slow.
+    They are the mean of the Gaussians of the samples, and the prior. One table of the shares of the Gaussians serves
+    the way there and the way back; but for float64 it is in single precision, and shares below exp(-80) of the largest
+    are taken for that, far below a rounding error: smaller ones would be denormal numbers, with which processors are
+    slow.
     """
 
     @staticmethod
