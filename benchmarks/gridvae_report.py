@@ -103,6 +103,9 @@ def table_of_small_digits(results: dict[str, list[Result]], trial: dict[str, Any
         each = ", ".join(f"{run['axis, cells of the grid']:.2f}" for run in plain)
         lines += [f"The codes of the VAE are cut into cells of equal probability. In the cells of the grid, as the "
                   f"trial read them: {each}.", ""]  # fmt: skip
+        best = min(plain, key=lambda run: run["loss"])
+        lines += [f"VAE, best loss of {len(plain)}: {best['axis']:.2f}, in the cells of the grid "
+                  f"{best['axis, cells of the grid']:.2f}.", ""]  # fmt: skip
     alone = results["8 x 8, conditional"]
     if len(alone) >= TRIALS:
         groups = [alone[k : k + TRIALS] for k in range(0, len(alone) - TRIALS + 1, TRIALS)]
