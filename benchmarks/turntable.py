@@ -6,7 +6,7 @@ Experiment A has one grey background; B has a random one behind each training vi
 window, and adversarial training. Every network and every window is kept in the folder --work, so that an interrupted
 run goes on; --minutes ends a run in good order. A study is named experiment:network or experiment:network:seed, and its
 network, windows, poses and backgrounds are those of its seed. A folder remembers the settings of its study, and takes
-no others.
+no others; of changes of the code it knows nothing: give another then.
 
 `--full` has views one degree apart at 64 pixels, about 22 CPU hours for all studies, so `make reproduce` runs the plain
 one (32 pixels, 3 degrees), about 2 to 3. Both are estimates. The first adds up what was measured at 64 pixels on one
@@ -26,14 +26,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS"):
     os.environ[_name] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "demos"))
 
 import numpy as np
 import torch
 from torch import nn
-from turntable_report import FIRST_NEW, report
+from turntable_report import FIRST_NEW, report, turn
 from turntable_walks import attack, stops
 from turntable_window import PAINT, Window, classify, two_layer_cnn
 
@@ -43,6 +43,7 @@ from manifoldkit.risk import OnManifoldTest
 
 HALF, MIDDLE = 20, 24  # a window is 40 x 40 degrees, elevations 4 to 44
 NEAR = 10.0  # degrees from a start to the nearest misread view of the lattice
+APART = 2 * HALF + 10  # degrees between the middles of searched windows and new ones of one vehicle
 CANDIDATES = 120  # poses in a window, of which starts are taken; the others are held out
 HELD = 60  # poses in a window of the second stage that are held out
 EPS = 0.02  # L_inf radius of adversarial training
@@ -92,7 +93,15 @@ class Study:
         self.records: dict[str, list[Record]] = {"first": [], "second": []}
         self.folder = args.work / f"{self.experiment}_{self.network}_{args.size}_{args.step}_{self.seed}"
         kept = ("size", "step", "epochs", "windows", "starts", "controls", "walk", "copies")
-        claim(self.folder, {key: getattr(self.args, key) for key in kept})
+        constants = {
+            "half": HALF,
+            "middle": MIDDLE,
+            "near": NEAR,
+            "candidates": CANDIDATES,
+            "held": HELD,
+            "level": LEVEL,
+        }
+        claim(self.folder, {key: getattr(self.args, key) for key in kept} | constants)
 
     # --- training -----------------------------------------------------------------------------------------------
     def lattice(self) -> tuple[np.ndarray, np.ndarray]:
@@ -135,16 +144,42 @@ class Study:
         return net.eval()
 
     # --- windows ------------------------------------------------------------------------------------------------
-    def place(self, number: int) -> tuple[int, int, Any]:
-        """Class, middle azimuth and background of a window: classes in turn, the others drawn for the study's seed.
+    def where(self, number: int, rng: np.random.Generator | None = None) -> tuple[int, int]:
+        """Class and middle azimuth of a window: classes in turn, azimuths drawn for the study's seed.
 
         Middles are whole tens of degrees, and as much on as the seed is: no two of ten seeds have a window in common.
+        Of one seed they may have: `by_windows` takes those that overlap for one.
         """
+        rng = np.random.default_rng([number, 17, self.seed]) if rng is None else rng
+        return number % len(VEHICLE_NAMES), int(rng.integers(2, 35)) * 10 + self.seed % 10
+
+    def place(self, number: int) -> tuple[int, int, Any]:
+        """Class, middle azimuth and background of a window."""
         rng = np.random.default_rng([number, 17, self.seed])
-        azimuth = int(rng.integers(2, 35)) * 10 + self.seed % 10
+        label, azimuth = self.where(number, rng)
         flat = self.background == "flat"
         picture = "flat" if flat else turntable_background(self.background, self.args.size, MIDDLE, rng)
-        return number % len(VEHICLE_NAMES), azimuth, picture
+        return label, azimuth, picture
+
+    def unseen(self) -> list[int]:
+        """The first windows from FIRST_NEW on that are apart from all searched ones of their vehicle, and each other.
+
+        So far apart that no view that is added around a failure lies in them.
+        """
+        taken, found = [self.where(number) for number in range(self.args.windows)], []
+        for number in range(FIRST_NEW, FIRST_NEW + 1000):
+            label, azimuth = self.where(number)
+            if len(found) < self.args.again and all(
+                label != other or turn(azimuth, middle) >= APART for other, middle in taken
+            ):
+                found.append(number)
+                taken.append((label, azimuth))
+        if len(found) < self.args.again:
+            raise SystemExit(
+                f"{self.args.windows} searched windows leave room for {len(found)} new ones {APART} degrees from them, "
+                f"not for --again {self.args.again}: give fewer --windows or a smaller --again"
+            )
+        return found
 
     def window(self, number: int, step: int = 1) -> Window:
         label, azimuth, picture = self.place(number)
@@ -229,10 +264,7 @@ class Study:
             return True
         nets = {"base": base, **{name: self.net(name, poses) for name, poses in extra.items()}}
         old = [record["seed"] for record in done if record["starts"]][: self.args.again]
-        late = [
-            *old,
-            *range(FIRST_NEW, FIRST_NEW + self.args.again),
-        ]  # new ones as they come, whatever any network makes of them
+        late = [*old, *self.unseen()]  # new ones as they come, whatever any network makes of them
         return len(self.each("second", late, lambda number: self.second_stage(nets, number), deadline)) == len(late)
 
     def each(self, stage: str, numbers: Any, work: Any, deadline: float) -> list[Record]:
@@ -249,7 +281,11 @@ class Study:
             known[number] = {**record, "seconds": time.process_time() - start}
             write(file, "".join(json.dumps(entry) + "\n" for entry in known.values()))
             print(f"{self.folder.name} {stage} {number}: {known[number]['seconds']:.0f} CPU s", flush=True)
-        self.records[stage] = [{**known[number], "network": self.seed} for number in numbers if number in known]
+        self.records[stage] = [
+            {**known[number], "network": self.seed, **dict(zip(("label", "azimuth"), self.where(number), strict=True))}
+            for number in numbers
+            if number in known
+        ]
         return self.records[stage]
 
     def extra(self, records: list[Record]) -> dict[str, list[tuple[int, float, float]]]:

@@ -80,14 +80,14 @@ def main() -> None:
         net, views.images, views.labels, epochs=12, generator=torch.Generator().manual_seed(0), progress=True
     )
     label = VEHICLE_NAMES.index(args.vehicle)
-    azimuth, elevation = np.arange(0, 360, 6), np.arange(1, 46, 3)
+    azimuth, elevation = np.arange(0, 360, 3), np.arange(1, 46, 2)
     around = make_turntable([args.vehicle], azimuth, elevation, SIZE, paint=PAINT, progress=True)
     right = (classify(net, around.images) == label).reshape(len(azimuth), len(elevation))
     print(f"the {args.vehicle} is read rightly in {right.mean():.0%} of all views")
 
     print("azimuth  elevation  steps  taken for    read as          rendered there  confirmed")
     broken, confirmed, best = 0, 0, None
-    for middle in tqdm(mixed_windows(right, azimuth, elevation), desc="windows"):
+    for middle in tqdm(mixed_windows(right, azimuth, elevation), desc="windows", disable=None):
         window = Window.render(label, (middle, MIDDLE), HALF, SIZE).learn().look(net)
         low, high = window.angles.min(axis=0) + 2, window.angles.max(axis=0) - 2
         poses = np.random.default_rng(middle).uniform(low, high, (60, 2))
@@ -130,7 +130,7 @@ def mixed_windows(right: np.ndarray, azimuth: np.ndarray, elevation: np.ndarray,
     """Middles of the windows, no two overlapping, in which right and wrong views are best mixed."""
     inside = np.abs(elevation - MIDDLE) <= HALF
     share = np.array([right[np.ix_(np.abs(azimuth - a) <= HALF, inside)].mean() for a in azimuth])
-    share[(azimuth < HALF) | (azimuth > 354 - HALF)] = 1.0  # those at the seam would be drawn in two parts
+    share[(azimuth < HALF) | (azimuth > 359 - HALF)] = 1.0  # those at the seam would be drawn in two parts
     chosen: list[int] = []
     for a in azimuth[np.argsort(np.abs(share - 0.6))]:
         if len(chosen) < count and all(abs(int(a) - b) > 2 * HALF for b in chosen):

@@ -104,8 +104,9 @@ class Window:
         cls, label: int, middle: tuple[int, int], half: int, size: int, background: Any = "flat", step: int = 1
     ) -> Window:
         azimuth, elevation = (np.arange(value - half, value + half + 1, step) for value in middle)
-        views = make_turntable([VEHICLE_NAMES[label]], azimuth, elevation, size, background, paint=PAINT)
-        return cls(label, torch.from_numpy(views.images), views.angles, background)
+        turn = 360 if azimuth[-1] > 360 else 0  # across the seam the angles of the window go on, beyond 360
+        views = make_turntable([VEHICLE_NAMES[label]], azimuth - turn, elevation, size, background, paint=PAINT)
+        return cls(label, torch.from_numpy(views.images), views.angles + np.array([turn, 0]), background)
 
     @property
     def degree(self) -> float:

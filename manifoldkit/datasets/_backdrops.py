@@ -94,6 +94,9 @@ def check_background(background: Any, size: int) -> str | Floats:
         picture = check_numbers(background, "background")
     except (TypeError, ValueError) as error:
         raise type(error)(f"{expected}: {error}") from error
-    if picture.shape != (3, size, size) or not ((picture >= 0) & (picture <= 1)).all():
+    if picture.shape != (3, size, size):
         raise ValueError(f"{expected}, got shape {picture.shape}")
+    if picture.min() < 0 or picture.max() > 1:
+        hint = ": divide by 255" if 1 < picture.max() <= 255 and picture.min() >= 0 else ""
+        raise ValueError(f"{expected}, got values from {picture.min():g} to {picture.max():g}{hint}")
     return picture

@@ -38,8 +38,9 @@ class Collection:
 
 def cache_folder() -> Path:
     """The folder for downloads: the user's cache, by the custom of the operating system."""
-    if home := os.environ.get("XDG_CACHE_HOME"):
-        return Path(home) / "manifoldkit"
+    home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if home.is_absolute():  # by the specification of XDG a relative one is to be ignored
+        return home / "manifoldkit"
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "manifoldkit" / "Cache"
     if sys.platform == "darwin":

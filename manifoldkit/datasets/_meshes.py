@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -45,8 +48,11 @@ def read_mesh(mesh: Any, colour: tuple[float, float, float] | None = None) -> li
     data = _read_file(pyvista, mesh) if isinstance(mesh, Path) else mesh
     points, faces = _triangles(pyvista, data, name) if isinstance(data, pyvista.DataObject) else _arrays(data, name)
     corners = points[faces]
-    if len(corners) == 0 or not np.isfinite(corners).all():
-        raise ValueError(f"{name} holds {len(corners)} triangles, or one at infinity: give a mesh with a surface")
+    if len(corners) == 0:
+        raise ValueError(f"{name} holds no triangles, or is damaged: give a mesh with a surface")
+    if not np.isfinite(corners).all():
+        wrong = int((~np.isfinite(corners)).any(axis=(1, 2)).sum())
+        raise ValueError(f"{name} has NaN or infinite corners in {wrong} of {len(corners)} triangles: drop them")
     # Scaled before anything is squared or subtracted, so that no unit of length is too large or too small.
     corners = corners / max(np.abs(corners).max(), np.finfo(float).tiny)
     extent = np.ptp(corners.reshape(-1, 3), axis=0).max()
@@ -99,7 +105,7 @@ def _arrays(mesh: Any, name: str) -> tuple[NDArray[np.float64], NDArray[np.int64
         raise TypeError(f"{name} is a {type(mesh).__name__}, which has no vertices and faces: give a mesh")
     points, faces = check_numbers(mesh.vertices, f"vertices of {name}"), np.asarray(mesh.faces)
     if points.size == 0 or faces.size == 0:
-        raise ValueError(f"{name} holds 0 triangles: give a mesh with a surface")
+        raise ValueError(f"{name} holds no triangles: give a mesh with a surface")
     if (
         points.ndim != 2
         or points.shape[1] != 3
@@ -115,10 +121,25 @@ def _arrays(mesh: Any, name: str) -> tuple[NDArray[np.float64], NDArray[np.int64
     return points, faces.astype(np.int64)
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what pyvista tells the root logger of a damaged file: the error says it."""
+
+    def foreign(record: logging.LogRecord) -> bool:
+        return "pyvista" not in Path(record.pathname).parts
+
+    root = logging.getLogger()
+    root.addFilter(foreign)
+    try:
+        yield
+    finally:
+        root.removeFilter(foreign)
+
+
 def _read_file(pyvista: ModuleType, path: Path) -> Any:
     """What pyvista reads, or else trimesh, which knows other formats."""
     try:
-        with pyvista.vtk_verbosity("off"), warnings.catch_warnings():
+        with pyvista.vtk_verbosity("off"), _quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # a damaged file is refused later, for it holds no triangles
             return pyvista.read(str(path))
     except (OSError, RuntimeError, ImportError, ValueError) as error:

@@ -43,13 +43,15 @@ def check_classes(classes: Any) -> dict[str, Any]:
             name = entry if name is None else str(name)
         elif isinstance(entry, (str, Path)):
             if not Path(entry).is_file():
+                if isinstance(entry, Path) or Path(entry).suffix:
+                    raise FileNotFoundError(f"classes names {str(entry)!r}, which is no file: check its path")
                 raise ValueError(_unknown(str(entry)))
             entry = Path(entry)
             name = entry.stem if name is None else str(name)
         elif name is None or not is_mesh(entry):
             raise TypeError(
                 "classes must hold names of vehicles and paths of files, or map names to those or to meshes of pyvista "
-                f"or trimesh, got {entry!r} of type {type(entry).__name__}"
+                f"or trimesh, got {_told(entry, name)}"
             )
         name = str(name)
         if name in found:
@@ -60,6 +62,13 @@ def check_classes(classes: Any) -> dict[str, Any]:
     if not found:
         raise ValueError(f"classes must name at least one class, such as {next(iter(VEHICLES))!r}, got none")
     return found
+
+
+def _told(entry: Any, name: Any) -> str:
+    kind = type(entry).__name__
+    if name is None and is_mesh(entry):
+        return f"a {kind} without a name: pass a mapping {{name: mesh}}"
+    return f"{entry!r} of type {kind}" if isinstance(entry, (str, bytes, int, float, type(None))) else f"a {kind}"
 
 
 def _unknown(entry: str) -> str:
@@ -79,8 +88,12 @@ def check_size(size: Any) -> int:
 def check_angles(azimuth: Any, elevation: Any, lattice: bool, n_classes: int, size: int) -> Floats:
     """Angles (n, 2) of the views, if there is room for so many of `n_classes`."""
     a, e = _check_degrees(azimuth, "azimuth", -360, 360), _check_degrees(elevation, "elevation", -10, 90)
+    if not lattice and 1 in (len(a), len(e)):
+        a, e = np.broadcast_arrays(a, e)
     if not lattice and len(a) != len(e):
-        raise ValueError(f"azimuth and elevation must be as many with lattice=False, got {len(a)} and {len(e)}")
+        raise ValueError(
+            f"azimuth and elevation must be as many with lattice=False, or one of them alone, got {len(a)} and {len(e)}"
+        )
     count = len(a) * len(e) if lattice else len(a)
     wanted, there = (16 * n_classes + 4) * size**2 * count, _memory()
     if wanted > there:
@@ -109,7 +122,8 @@ def _check_degrees(values: Any, name: str, low: float, high: float) -> Floats:
         raise ValueError(f"{name} must be a number or a list of numbers, got shape {array.shape}: flatten it first")
     if array.min() < low or array.max() > high:
         worst = array[np.abs(array - (low + high) / 2).argmax()]
-        raise ValueError(f"{name} must lie between {low} and {high} degrees, got {worst:g}: these are degrees")
+        hint = "wrap it with % 360" if low == -360 else "these are degrees"
+        raise ValueError(f"{name} must lie between {low} and {high} degrees, got {worst:g}: {hint}")
     return array
 
 

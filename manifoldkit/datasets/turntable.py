@@ -92,10 +92,11 @@ def make_turntable(
         A grey; colours and patterns drawn for each view; ground, horizon and sky drawn for each view; or a picture in
         [0, 1] for all views.
     random_state : None, int, Generator or RandomState, default None
-        Source of randomness of the backgrounds.
+        Source of randomness of the backgrounds, which are drawn in the order of the views: those of one class depend on
+        how many views are before it.
     lattice : bool, default True
         Views of each class at all pairs of the angles, azimuth slowest. With False, `azimuth` and `elevation` are
-        paired up, one view for each.
+        paired up, one view for each; one of them may be a single angle.
     paint : (red, green, blue), optional
         Colour of every body in [0, 1], so that little but shapes tells the classes apart (the box of the box truck
         stays white). Default: each vehicle's own.
@@ -120,8 +121,8 @@ def make_turntable(
         If something is to be drawn, or a mesh is not one of ours, and pyvista is not installed (``pip install
         "manifoldkit[render]"``) or lacks a library of the system (the message says what to install).
     OSError
-        If there is no OpenGL that draws without a screen (the message says what to install), or a file of a mesh cannot
-        be read.
+        If there is no OpenGL that draws without a screen (the message says what to install), or a file of a mesh is
+        not there or cannot be read.
     TypeError, ValueError
         If a class is unknown, or an argument lies outside its range.
 

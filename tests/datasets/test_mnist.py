@@ -222,6 +222,8 @@ def test_cache_folder_follows_the_system(monkeypatch, tmp_path):
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
     monkeypatch.setattr(sys, "platform", "linux")
     assert _fetch.cache_folder() == tmp_path / ".cache" / "manifoldkit"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # to be ignored, by its specification
+    assert _fetch.cache_folder() == tmp_path / ".cache" / "manifoldkit"
     monkeypatch.setattr(sys, "platform", "darwin")
     assert _fetch.cache_folder() == tmp_path / "Library" / "Caches" / "manifoldkit"
 

@@ -134,6 +134,11 @@ class TestComposition:
     def test_pairs_instead_of_a_lattice(self, fake):
         views = make_turntable(["jeep"], [10, 20], [5, 15], 8, lattice=False)
         assert views.angles.tolist() == [[10, 5], [20, 15]]
+        for one in (
+            make_turntable(["jeep"], [10, 20], 5, 8, lattice=False),
+            make_turntable(["jeep"], [10, 20], [5], 8),
+        ):
+            assert one.angles.tolist() == [[10, 5], [20, 5]]
 
     @pytest.mark.parametrize("background", ["flat", "random", "scenes"])
     def test_the_vehicle_is_laid_over_the_background(self, fake, background):
@@ -299,12 +304,15 @@ class TestBadInput:
 
     def test_classes(self, tmp_path):
         self.check(ValueError, r"unknown class 'tank'.*pickup.*forklift", ["tank"], 0, 10)
-        self.check(ValueError, "unknown class", [tmp_path / "none.ply"], 0, 10)
+        self.check(FileNotFoundError, r"none\.ply', which is no file", [tmp_path / "none.ply"], 0, 10)
+        self.check(FileNotFoundError, "'oak.stl', which is no file", {"oak": "oak.stl"}, 0, 10)
         self.check(ValueError, "'suv' is given twice", ["suv", "suv"], 0, 10)
         self.check(ValueError, "at least one class", [], 0, 10)
         self.check(TypeError, r"write \['suv'\]", "suv", 0, 10)
         self.check(TypeError, "names of vehicles", [3], 0, 10)
-        self.check(TypeError, "names of vehicles", {"mine": 3}, 0, 10)
+        self.check(TypeError, "names of vehicles.*got 3 of type int", {"mine": 3}, 0, 10)
+        mesh = SimpleNamespace(vertices=np.eye(3), faces=np.array([[0, 1, 2]]))
+        self.check(TypeError, r"got a SimpleNamespace without a name: pass a mapping \{name: mesh\}", [mesh], 0, 10)
         self.check(ValueError, "did you mean 'dump truck'", ["dump_truck"], 0, 10)
         self.check(ValueError, "did you mean 'suv'", {"mine": "SUV"}, 0, 10)
         self.check(TypeError, r"whose order.*got a set: pass sorted\(classes\)", {"suv", "jeep"}, 0, 10)
@@ -313,14 +321,14 @@ class TestBadInput:
         self.check(TypeError, "must be a list of names or a mapping.*got 3", 3, 0, 10)
 
     def test_angles(self):
-        self.check(ValueError, "azimuth must lie between -360 and 360 degrees, got 361", ["suv"], [0, 361], 10)
-        self.check(ValueError, "elevation must lie between -10 and 90 degrees, got 91", ["suv"], 0, [10, 91])
+        self.check(ValueError, "must lie between -360 and 360 degrees, got 361: wrap it with %", ["suv"], [0, 361], 10)
+        self.check(ValueError, "must lie between -10 and 90 degrees, got 91: these are degrees", ["suv"], 0, [10, 91])
         self.check(ValueError, "elevation.*got -11", ["suv"], 0, -11)
         self.check(ValueError, "NaN", ["suv"], np.nan, 10)
         self.check(ValueError, "azimuth must hold at least one angle.*got none", ["suv"], [], 10)
         self.check(ValueError, "elevation must hold at least one angle.*got none", ["suv"], 0, range(0))
         self.check(ValueError, "azimuth must be a number or a list", ["suv"], [[0, 1]], 10)
-        self.check(ValueError, "as many with lattice=False, got 2 and 1", ["suv"], [0, 1], 10, lattice=False)
+        self.check(ValueError, "as many with lattice=False.* got 2 and 3", ["suv"], [0, 1], [1, 2, 3], lattice=False)
         self.check(TypeError, "azimuth must hold real numbers", ["suv"], ["north"], 10)
         self.check(TypeError, "azimuth must hold real numbers, got truth values", ["suv"], True, 10)
         self.check(TypeError, "azimuth must hold real numbers, got truth values", ["suv"], [3, True], 10)
@@ -345,6 +353,9 @@ class TestBadInput:
         self.check(ValueError, "size must be at most 512", ["suv"], 0, 10, 513)
         self.check(TypeError, "size must be an integer", ["suv"], 0, 10, 32.0)
         self.check(ValueError, "background must be one of flat, random, scenes", ["suv"], 0, 10, 8, "sea")
+        loud = np.full((3, 8, 8), 200.0)
+        self.check(ValueError, "values from 200 to 200: divide by 255", ["suv"], 0, 10, 8, loud)
+        self.check(ValueError, r"values from -200 to -200$", ["suv"], 0, 10, 8, -loud)
         self.check(ValueError, r"shape \(3, 8, 8\)", ["suv"], 0, 10, 8, np.zeros((8, 8, 3)))
         self.check(ValueError, r"values in \[0, 1\]", ["suv"], 0, 10, 8, np.full((3, 8, 8), 255.0))
         self.check(ValueError, r"values in \[0, 1\].*NaN", ["suv"], 0, 10, 8, np.full((3, 8, 8), np.nan))
@@ -535,8 +546,23 @@ class TestRendering:
     @pytest.mark.parametrize(("name", "error"), [("a.ply", ValueError), ("a.txt", OSError), ("a.vtk", OSError)])
     def test_files_that_hold_no_mesh(self, name, error, tmp_path):
         (tmp_path / name).write_bytes(b"nothing of the kind")
-        with pytest.raises(error, match=f"{name} (holds 0 triangles|cannot be read as a mesh)"):
+        with pytest.raises(error, match=f"{name} (holds no triangles, or is damaged|cannot be read as a mesh)"):
             make_turntable([tmp_path / name], 0, 10, 8)
+
+    def test_a_damaged_file_is_told_of_once(self, tmp_path, caplog):
+        """pyvista writes what VTK says of it to the root logger as well; our error is enough, other logs stay."""
+        (tmp_path / "a.stl").write_bytes(b"solid x\nfacet nonsense" + bytes(range(200)))
+        with pytest.raises(ValueError, match=r"a\.stl holds no triangles, or is damaged"):
+            make_turntable([tmp_path / "a.stl"], 0, 10, 8)
+        logging.getLogger().error("mine")
+        assert [record.getMessage() for record in caplog.records] == ["mine"]
+
+    def test_corners_at_nowhere_are_counted(self):
+        import pyvista
+
+        mesh = pyvista.PolyData(np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [np.nan, 0, 1]]), [3, 0, 1, 2, 3, 0, 1, 3])
+        with pytest.raises(ValueError, match="NaN or infinite corners in 1 of 2 triangles"):
+            make_turntable({"a": mesh}, 0, 10, 8)
 
     @pytest.mark.parametrize("scale", [1e-300, 1e-20, 1e20, 1e300])
     def test_units_of_length_do_not_matter(self, scale):
@@ -577,7 +603,7 @@ class TestRendering:
             (np.full((3, 3), np.nan), [[0, 1, 2]], "NaN or infinity"),
             (np.eye(3), [[0.0, 1.0, 2.0]], r"faces \(m, 3\) of whole numbers"),
             (np.eye(3)[:, :2], [[0, 1, 2]], r"vertices \(n, 3\)"),
-            (np.zeros((0, 3)), np.zeros((0, 3), int), "holds 0 triangles"),
+            (np.zeros((0, 3)), np.zeros((0, 3), int), "holds no triangles"),
         ],
     )
     def test_meshes_that_are_none(self, vertices, faces, match):

@@ -131,11 +131,20 @@ class TestAttack:
 
     def test_the_table_has_a_row_for_each_method(self, searched):
         starts = [
-            {"pose": pose.tolist(), "methods": {n: {k: v[i] for k, v in r.items()} for n, r in searched.found.items()}}
+            {
+                "pose": pose.tolist(),
+                "path": [[i // 4]],
+                "methods": {n: {k: v[i] for k, v in r.items()} for n, r in searched.found.items()},
+            }
             for i, pose in enumerate(searched.starts)
         ]
-        record = {"seed": 0, "network": 0, "starts": starts, "readout": [[0.1, 0.2]], "detail": [0.3]}
-        lines = tables.first_table([record])
+        at = {"network": 0, "label": 0, "azimuth": 100}
+        record = {"right": 0.5, "starts": starts, "readout": [[0.1, 0.2]], "detail": [0.3], **at}
+        without = [{"right": right, "starts": [], **at} for right in (1.0, 1.0, 0.05, 0.9)]
+        lines = tables.first_table([record, *without])
+        assert "5 windows drawn. Left out: 2 without an error" in lines[0]
+        assert "1 read rightly at a tenth of it at most, 1 without starts" in lines[0]
+        assert "The other 1 have 5 starts. 1 of these are misread as soon as" in lines[0]
         rows = [line for line in lines if line.startswith("| ")]
         assert len(rows) == 1 + len(tables.METHODS)
         assert len({row.count("|") for row in rows}) == 1
@@ -151,12 +160,29 @@ class TestFigures:
     def test_nothing_observed_says_nothing(self):
         assert tables.wilson(0, 0) == (0.0, 1.0)
         assert tables.share(0, 0) == "-"
-        assert tables.by_windows([{"seed": 0, "values": []}], lambda r: r["values"]) == "-"
+        assert tables.by_windows([{"network": 0, "label": 0, "azimuth": 0, "values": []}], lambda r: r["values"]) == "-"
 
-    def test_windows_of_two_networks_are_two_windows(self):
-        """Of one number, with all and no hits: a bootstrap of one group would have no spread."""
-        records = [{"seed": 0, "network": i, "values": [float(i)] * 3} for i in (0, 1)]
-        assert tables.by_windows(records, lambda r: r["values"], np.mean) == "0.50 (0.00 to 1.00)"
+    @staticmethod
+    def windows(azimuths, networks=None, label=0):
+        networks = len(azimuths) * [0] if networks is None else networks
+        return [
+            {"network": network, "label": label, "azimuth": azimuth, "values": [float(i % 2)] * 3}
+            for i, (azimuth, network) in enumerate(zip(azimuths, networks, strict=True))
+        ]
+
+    def test_windows_of_other_networks_or_vehicles_are_others(self):
+        same = self.windows([100] * 6, networks=range(6))
+        assert tables.by_windows(same, lambda r: r["values"], np.mean) == "0.50 (0.17 to 0.83)"
+        assert len(tables.apart(self.windows([100, 100]) + self.windows([100], label=1))) == 2
+
+    def test_windows_that_overlap_are_drawn_together(self):
+        """A chain across the seam is one group, and of fewer than five groups there is no interval."""
+        groups = tables.apart(self.windows([340, 200, 50, 12, 89]))
+        assert sorted(len(group) for group in groups) == [1, 4]
+        assert len(tables.apart(self.windows([0, 40, 80, 120, 160]))) == 5
+        pairs = self.windows([0, 1, 60, 61, 120, 121, 180, 181, 240, 241])
+        assert tables.by_windows(pairs, lambda r: r["values"], np.mean) == "0.50 (0.50 to 0.50)"
+        assert tables.by_windows(pairs[:8], lambda r: r["values"], np.mean) == "0.50"
 
     def test_no_window_with_starts_is_said(self):
         assert tables.first_table([{"starts": []}]) == ["None of 1 windows had starts near a boundary."]
@@ -164,12 +190,21 @@ class TestFigures:
     def test_the_second_table_counts_windows_and_keeps_old_and_new_apart(self):
         kept = {"clean": [True, True], "robust": [True, False], "confirmed robust": [True, True]}
         lost = {kind: [False, False] for kind in kept}
-        lines = tables.second_table([{"seed": 3, "base": kept}, {"seed": 1000, "base": lost}])
+        at = {"network": 0, "label": 0, "azimuth": 0}
+        lines = tables.second_table([{"seed": 3, "base": kept, **at}, {"seed": 1000, "base": lost, **at}])
         assert "searched windows (1): clean" in lines[0]
         cells = [cell.strip() for cell in lines[2].split("|")[1:-1]]
-        assert cells == ["before", "2/2 = 100 (100 to 100)", "1/2 = 50 (50 to 50)", "2/2 = 100 (100 to 100)"] + 3 * [
-            "0/2 = 0 (0 to 0)"
-        ]
+        assert cells == ["before", "2/2 = 100", "1/2 = 50", "2/2 = 100", "0/2 = 0", "0/2 = 0", "0/2 = 0"]
+
+    def test_gains_are_of_the_same_starts_and_the_windows_asked_for(self):
+        def window(seed, after, before):
+            at = {"network": 0, "label": 0, "azimuth": 50 * seed}
+            return {"seed": seed, "failures": {"robust": after}, "base": {"robust": before}, **at}
+
+        records = [window(seed, [True, True], [True, False]) for seed in range(6)]
+        records.append(window(1000, [False, True], [True, True]))
+        assert tables.gain(records, "base", new=False) == "50 (50 to 50)"
+        assert tables.gain(records, "base", new=True) == "-50"
 
 
 class TestStudy:
@@ -228,6 +263,21 @@ class TestStudy:
         window = SimpleNamespace(angles=np.array([[0.0, 4.0], [40.0, 44.0]]))
         poses = [study.poses(window, 5, 0) for study in studies]
         assert not np.array_equal(poses[0], poses[1])
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_new_windows_hold_no_view_of_the_searched_ones(self, seed, tmp_path):
+        study = benchmark.Study(f"A:cnn:{seed}", args(tmp_path))
+        searched, new = [study.where(number) for number in range(17)], [study.where(n) for n in study.unseen()]
+        assert len(new) == 8
+        for i, (label, azimuth) in enumerate(new):
+            ring = np.arange(azimuth - benchmark.HALF, azimuth + benchmark.HALF + 1) % 360
+            for other, middle in searched + new[:i]:
+                near = np.arange(middle - benchmark.HALF - 5, middle + benchmark.HALF + 6) % 360
+                assert label != other or not np.isin(ring, near).any()
+
+    def test_no_room_for_new_windows_is_said(self, tmp_path):
+        with pytest.raises(SystemExit, match=r"200 searched windows leave room for \d+ new ones 50 degrees"):
+            benchmark.Study("A:cnn", args(tmp_path, windows=200)).unseen()
 
     def test_extra_views_are_as_many_and_where_they_are_said_to_be(self, tmp_path):
         study = benchmark.Study("A:cnn", args(tmp_path, copies=50))

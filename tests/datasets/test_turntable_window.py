@@ -46,3 +46,11 @@ def test_the_allowance_covers_the_share_that_it_promises(level):
         covered.append(float((errors[held:] <= allowance).float().mean()))
     spread = 3 * np.std(covered) / 20
     assert level - spread <= np.mean(covered) <= level + 1 / (held + 1) + spread
+
+
+def test_a_window_across_the_seam_is_drawn_at_its_poses():
+    pytest.importorskip("pyvista")
+    window = Window.render(4, (349, 24), 20, 16, step=10)
+    assert window.angles[:, 0].min() == 329
+    assert window.angles[:, 0].max() == 369
+    assert float((window.views(window.angles) - window.images).abs().max()) <= 1 / 255
