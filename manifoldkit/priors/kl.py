@@ -117,7 +117,7 @@ def grid_kl(
     free = None if known is None else (~known).to(mu)
     if mode == "conditional":
         return guided + _sum_over(free, _log_normal(z, mu, logvar)) - _sum_over(free, prior.axis_log_prob(z))
-    ratio: torch.Tensor = _AggregateRatio.apply(z, mu, logvar, free, prior)  # type: ignore[no-untyped-call]
+    ratio: torch.Tensor = _AggregateRatio.apply(z, mu, logvar, free, prior)
     return guided + ratio
 
 
@@ -218,10 +218,10 @@ class _AggregateRatio(torch.autograd.Function):
     def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         z, mu, logvar, free, rows, columns, shares, total, score = ctx.saved_tensors
         if torch.is_grad_enabled():  # for derivatives of the derivatives
-            given = [tensor.view_as(tensor) for tensor in (z, mu, logvar)]
-            first, second = _factors(*given, free)
+            at, means, spread = given = [tensor.view_as(tensor) for tensor in (z, mu, logvar)]
+            first, second = _factors(at, means, spread, free)
             wanted = [tensor for tensor in given if tensor.requires_grad]
-            ratio = torch.logsumexp(first @ second.T, dim=1) - _sum_over(free, ctx.prior.axis_log_prob(given[0]))
+            ratio = torch.logsumexp(first @ second.T, dim=1) - _sum_over(free, ctx.prior.axis_log_prob(at))
             found = iter(torch.autograd.grad(ratio, wanted, slope.to(ratio), create_graph=True))
             return *(next(found) if tensor.requires_grad else None for tensor in given), None, None
         shares, weighted = shares.double(), slope[:, None] / total * rows
