@@ -119,6 +119,12 @@ def after_short_starts(arm: str, seed: int) -> Result:
     return scores(model, *digits("test", 4000, 1, 4)) | {"seconds": seconds, "starts": model.losses_}
 
 
+def again(arm: str, seed: int) -> Result:
+    """A run that was made before, with what the library computes now."""
+    name = arm.removeprefix("again: ")
+    return ARMS[name][0](name, seed)
+
+
 def k_means(arm: str, seed: int) -> Result:
     """What clusters say that are found by k-means in each half, by one who is told where the halves are."""
     if arm.startswith("8 x 8"):
@@ -368,6 +374,10 @@ ARMS: dict[str, tuple[Callable[[str, int], Result], range]] = {
     "short, aggregate": (on_digits, range(10)),
     "short, nearest": (on_digits, range(10)),
     "short, VAE": (on_digits, range(10)),
+    "again: aggregate": (again, range(1)),
+    "again: conditional": (again, range(1)),
+    "again: 8 x 8, aggregate": (again, range(TRIALS)),
+    "again: 8 x 8, conditional": (again, range(TRIALS)),
     **{f"tried: {name}": (tried, range(100, 100 + count)) for name, (_, _, count) in TRIED.items()},
 }
 
@@ -398,7 +408,7 @@ def main() -> None:
         results[arm] = [done[arm, seed] for seed in seeds if (arm, seed) in done]
     settings = {
         "guided": GUIDED, "alone": ALONE, "short": SHORT, "half": HALF, "faces": FACES, "trial": TRIAL,
-        "little": LITTLE, "longer": LONGER,
+        "little": LITTLE, "longer": LONGER, "starts": STARTS,
     }  # fmt: skip
     options.out.write_text(report(results, settings))
 

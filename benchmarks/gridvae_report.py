@@ -37,7 +37,7 @@ def best_of(runs: list[Result], k: int) -> str:
     )
 
 
-def table_of_digits(results: dict[str, list[Result]]) -> list[str]:
+def table_of_digits(results: dict[str, list[Result]], settings: Settings) -> list[str]:
     lines = [
         "## Two digits", "",
         "| training | runs | axis accuracy | cell accuracy | topographic similarity | training loss | CPU s a run |",
@@ -45,7 +45,8 @@ def table_of_digits(results: dict[str, list[Result]]) -> list[str]:
     ]  # fmt: skip
     alone = ["aggregate", "conditional", "nearest", "VAE"]
     alone += [f"short, {name}" for name in alone]
-    for name in ("guided", *alone[:4], "k-means of each half", *alone[4:]):
+    started = [name for name in results if name.startswith("aggregate, ")]
+    for name in ("guided", *alone[:4], *started, "k-means of each half", *alone[4:]):
         runs = results.get(name, [])
         if runs:
             columns = [spread([run[key] for run in runs]) for key in ("axis", "cell", "topographic")]
@@ -59,10 +60,40 @@ def table_of_digits(results: dict[str, list[Result]]) -> list[str]:
         if len(runs) >= 2 * RUNS:
             each = ", ".join(f"{axis:.2f}" for axis in sorted(run["axis"] for run in runs))
             lines.append(f"- {name}: axis accuracies {each}; {best_of(runs, RUNS)}.")
+    for name in started:
+        runs = results[name]
+        if runs:
+            each = ", ".join(f"{run['axis']:.2f} (loss {run['loss']:.2f})" for run in runs)
+            lines.append(f"- {name}, seed by seed: {each}.")
+    if any(results[name] for name in started):
+        steps = settings["starts"]["init_steps"]
+        lines += ["", f"Short starts are of {steps} steps; that of the least loss is then trained as the others are, "
+                  "from its weights. CPU s are those of a busier machine."]  # fmt: skip
     half = results.get("half guided", [])
     if half:
         first, second = (spread([run[key] for run in half]) for key in ("first", "second"))
         lines += ["", f"Guided on the first axis only ({len(half)} seeds): axis 1 {first}, axis 2 {second}."]
+    return [*lines, ""]
+
+
+def table_of_runs_again(results: dict[str, list[Result]]) -> list[str]:
+    rows = [(name.removeprefix("again: "), runs) for name, runs in results.items() if name.startswith("again: ")]
+    rows = [(name, runs) for name, runs in rows if runs]
+    if not rows:
+        return []
+    lines = [
+        "## Run again", "",
+        "The runs of the conditional and aggregate divergences above were made when these were rounded otherwise (they "
+        "have been made faster since; short starts and costs are of the present ones). The same seeds now:", "",
+        "| training | axis accuracy then | now | training loss then | now |", "|---|---|---|---|---|",
+    ]  # fmt: skip
+    for name, runs in rows:
+        cells = [
+            ", ".join(f"{run[key]:.2f}" for run in group)
+            for key in ("axis", "loss")
+            for group in (results[name][: len(runs)], runs)
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return [*lines, ""]
 
 
@@ -200,7 +231,8 @@ def report(results: dict[str, list[Result]], settings: Settings) -> str:
         f"7 x 14 pixels; short {settings['short']}, sigma 1/3; guided on one axis {settings['half']}, 7 x 14 pixels; "
         f"faces {settings['faces']}, 20 x 20 pixels (obs_sigma raised from 0.15, with which guidance was not "
         "followed).", "",
-        *table_of_digits(results), *table_of_small_digits(results, settings["trial"]),
-        *table_of_tries(results, settings), *table_of_faces(results), *table_of_costs(results),
+        *table_of_digits(results, settings), *table_of_small_digits(results, settings["trial"]),
+        *table_of_runs_again(results), *table_of_tries(results, settings), *table_of_faces(results),
+        *table_of_costs(results),
     ]  # fmt: skip
     return "\n".join(text).rstrip() + "\n"
