@@ -39,7 +39,7 @@ demo: $(STAMP) ## attack a network on the manifold of a digit; pictures go to ou
 demos: $(STAMP) ## every demo, one after another
 	set -e; for demo in demos/plot_*.py; do echo "== $$demo"; $(BIN)/python "$$demo" --out $(OUT); done
 
-# The turntable runs at 32 pixels with training views 3 degrees apart, about 2 to 3 CPU hours; the full one, at 64 pixels
+# The turntable runs at 32 pixels with training views 3 degrees apart, 1.7 CPU hours; the full one, at 64 pixels
 # and one degree, is `make turntable`.
 reproduce: $(STAMP) ## the slow tests and tables that reproduce published numbers
 	$(BIN)/python -m pytest -m slow

@@ -46,6 +46,9 @@ SHORT = {
     "obs_sigma": 0.14, "max_steps": 1500, "learning_rate": 3e-3, "batch_size": 128, "hidden": (128, 128),
 }  # fmt: skip
 HALF = {**SHORT, "obs_sigma": 0.3, "kl": "nearest"}
+#: Short starts, of which that of the least loss is trained as one of `ALONE`; the only numbers that were tried.
+STARTS = {"n_init": 8, "init_steps": 300}
+ONE_START = "after one short start"
 #: Settings from which those were found: the mode, changes of the little ones, number of seeds from 100 on.
 LITTLE = {"obs_sigma": 0.25, "max_steps": 1500, "learning_rate": 3e-3, "batch_size": 128, "hidden": (128, 128)}
 RISING, FALLING = annealed(0.1, 1.0, hold=0.0, end=0.7), annealed(5.0, 1.0, hold=0.0, end=0.7)
@@ -68,6 +71,8 @@ TRIED: dict[str, tuple[str, dict[str, Any], int]] = {
     "conditional, longer and wider": ("conditional", LONGER, 1),
     "VAE, longer and wider": ("VAE", LONGER, 2),
 }
+#: Axes and levels of priors, and pairs of runs, whose cost is measured.
+SIZES, COUNTS, PAIRS = (10, 100, 300, 1000), (2, 6, 20, 60), 48
 FACES = {"obs_sigma": 0.7, "max_steps": 1200, "learning_rate": 2e-3, "kl": "nearest", "hidden": (128, 128)}
 
 Result = dict[str, Any]
@@ -101,6 +106,23 @@ def on_digits(arm: str, seed: int) -> Result:
     model = GridVAE(prior, random_state=seed, **settings).fit(X, attributes=attributes)
     seconds = time.process_time() - start
     return scores(model, *digits("test", 4000, 1, pool), levels) | {"seconds": seconds}
+
+
+def after_short_starts(arm: str, seed: int) -> Result:
+    """Short trainings on pairs of digits, of which the weights of that of the least loss go on to a whole one."""
+    X, _ = digits("train", 30_000, 0, 4)
+    mode, starts = arm.split(", ")
+    settings = {**ALONE, **STARTS, "kl": mode, "n_init": 1 if starts == ONE_START else STARTS["n_init"]}
+    start = time.process_time()
+    model = GridVAE(GridPrior(2, LEVELS, 1 / 4), random_state=seed, **settings).fit(X)
+    seconds = time.process_time() - start
+    return scores(model, *digits("test", 4000, 1, 4)) | {"seconds": seconds, "starts": model.losses_}
+
+
+def again(arm: str, seed: int) -> Result:
+    """A run that was made before, with what the library computes now."""
+    name = arm.removeprefix("again: ")
+    return ARMS[name][0](name, seed)
 
 
 def k_means(arm: str, seed: int) -> Result:
@@ -251,28 +273,50 @@ def edits(model: GridVAE, attributes: np.ndarray, axis: int) -> dict[str, float]
     }
 
 
-def cost(arm: str, seed: int) -> Result:
-    """CPU seconds of the prior against n, and of a training run against that of a plain VAE."""
-    if arm == "cost of the prior":
-        seconds = {}
-        for n in (10, 100, 1000):
-            prior, z = GridPrior(n, LEVELS, 1 / 3), torch.randn(256, n, generator=torch.Generator().manual_seed(seed))
+def cost_of_prior(arm: str, seed: int) -> Result:
+    """CPU seconds of `log_prob` against the numbers of axes and of levels; medians, all cells in turn."""
+    spent: dict[str, list[float]] = {f"{n} x {levels}": [] for n in SIZES for levels in COUNTS}
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(9):
+        for name, times in spent.items():
+            n, levels = map(int, name.split(" x "))
+            prior, z = GridPrior(n, np.arange(levels), 1 / 3), torch.randn(256, n, generator=generator)
+            calls = max(1, 3000 // (n * levels))
             prior.log_prob(z)
-            spent = []
-            for _ in range(20):
-                start = time.process_time()
-                for _ in range(max(1, 1000 // n)):
-                    prior.log_prob(z)
-                spent.append((time.process_time() - start) / max(1, 1000 // n))
-            seconds[str(n)] = float(np.median(spent))
-        return {"seconds": seconds}
+            start = time.process_time()
+            for _ in range(calls):
+                prior.log_prob(z)
+            times.append((time.process_time() - start) / calls)
+    return {"seconds": {name: float(np.median(times)) for name, times in spent.items()}}
+
+
+def cost_of_step(arm: str, seed: int) -> Result:
+    """CPU time of steps over that of a plain VAE just before, by themselves and within `fit`; every pair."""
     images, labels = digits("train", 2560, 0, 2)
     x, known = torch.from_numpy(images).flatten(1), torch.from_numpy(labels - 2.0).float()
-    spent_by: dict[str, list[float]] = {name: [] for name in ("plain", "conditional", "aggregate", "nearest", "guided")}
-    for _ in range(5):  # alternating, so that a crowded machine slows all alike
-        for name, spent in spent_by.items():
-            spent.append(seconds_of_steps(name, x, known, 40))
-    return {"seconds": {name: float(np.median(times)) for name, times in spent_by.items()}}
+    ratios: dict[str, list[float]] = {}
+    names = ("conditional", "aggregate", "nearest", "guided")
+    for pair in range(-1, PAIRS):  # the first warms up
+        for name in names:
+            for where, run in (("step", seconds_of_steps), ("fit", seconds_of_fit)):
+                plain = seconds_of_steps("plain", x, known, 10)
+                ratio = run(name, x, known, 10) / plain
+                if pair >= 0:
+                    ratios.setdefault(f"{where}, {name}", []).append(ratio)
+    return {"ratios": ratios}
+
+
+def seconds_of_fit(name: str, x: torch.Tensor, known: torch.Tensor, steps: int) -> float:
+    """CPU seconds of the steps of one epoch of `GridVAE.fit`, from the first to the end of the last."""
+    stamps: list[float] = []
+
+    def weight(progress: float) -> float:
+        stamps.append(time.process_time())  # asked for by every step, and after the last
+        return 1.0
+
+    kl, attributes = ("nearest", known) if name == "guided" else (name, None)
+    GridVAE(GridPrior(2, LEVELS, 1 / 3), kl=kl, beta=weight, max_steps=steps).fit(x, attributes=attributes)
+    return stamps[steps] - stamps[0]
 
 
 def seconds_of_steps(name: str, x: torch.Tensor, known: torch.Tensor, steps: int) -> float:
@@ -307,12 +351,14 @@ def seconds_of_steps(name: str, x: torch.Tensor, known: torch.Tensor, steps: int
 #: Arms with the numbers of their seeds, in the order of their importance.
 ARMS: dict[str, tuple[Callable[[str, int], Result], range]] = {
     "guided": (on_digits, range(5)),
-    "cost of the prior": (cost, range(3)),
-    "cost of a step": (cost, range(3)),
+    "cost of the prior": (cost_of_prior, range(3)),
+    "cost of a step": (cost_of_step, range(1)),
     "aggregate": (on_digits, range(10)),
     "VAE": (on_digits, range(10)),
     "conditional": (on_digits, range(10)),
     "nearest": (on_digits, range(10)),
+    "aggregate, best of 8 short starts": (after_short_starts, range(10)),
+    f"aggregate, {ONE_START}": (after_short_starts, range(10)),
     "k-means of each half": (k_means, range(3)),
     "8 x 8, k-means of each half": (k_means, range(3)),
     "8 x 8, VAE": (on_small_digits, range(TRIALS)),
@@ -328,6 +374,10 @@ ARMS: dict[str, tuple[Callable[[str, int], Result], range]] = {
     "short, aggregate": (on_digits, range(10)),
     "short, nearest": (on_digits, range(10)),
     "short, VAE": (on_digits, range(10)),
+    "again: aggregate": (again, range(1)),
+    "again: conditional": (again, range(1)),
+    "again: 8 x 8, aggregate": (again, range(TRIALS)),
+    "again: 8 x 8, conditional": (again, range(TRIALS)),
     **{f"tried: {name}": (tried, range(100, 100 + count)) for name, (_, _, count) in TRIED.items()},
 }
 
@@ -358,7 +408,7 @@ def main() -> None:
         results[arm] = [done[arm, seed] for seed in seeds if (arm, seed) in done]
     settings = {
         "guided": GUIDED, "alone": ALONE, "short": SHORT, "half": HALF, "faces": FACES, "trial": TRIAL,
-        "little": LITTLE, "longer": LONGER,
+        "little": LITTLE, "longer": LONGER, "starts": STARTS,
     }  # fmt: skip
     options.out.write_text(report(results, settings))
 

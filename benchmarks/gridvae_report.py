@@ -37,7 +37,7 @@ def best_of(runs: list[Result], k: int) -> str:
     )
 
 
-def table_of_digits(results: dict[str, list[Result]]) -> list[str]:
+def table_of_digits(results: dict[str, list[Result]], settings: Settings) -> list[str]:
     lines = [
         "## Two digits", "",
         "| training | runs | axis accuracy | cell accuracy | topographic similarity | training loss | CPU s a run |",
@@ -45,7 +45,8 @@ def table_of_digits(results: dict[str, list[Result]]) -> list[str]:
     ]  # fmt: skip
     alone = ["aggregate", "conditional", "nearest", "VAE"]
     alone += [f"short, {name}" for name in alone]
-    for name in ("guided", *alone[:4], "k-means of each half", *alone[4:]):
+    started = [name for name in results if name.startswith("aggregate, ")]
+    for name in ("guided", *alone[:4], *started, "k-means of each half", *alone[4:]):
         runs = results.get(name, [])
         if runs:
             columns = [spread([run[key] for run in runs]) for key in ("axis", "cell", "topographic")]
@@ -59,10 +60,40 @@ def table_of_digits(results: dict[str, list[Result]]) -> list[str]:
         if len(runs) >= 2 * RUNS:
             each = ", ".join(f"{axis:.2f}" for axis in sorted(run["axis"] for run in runs))
             lines.append(f"- {name}: axis accuracies {each}; {best_of(runs, RUNS)}.")
+    for name in started:
+        runs = results[name]
+        if runs:
+            each = ", ".join(f"{run['axis']:.2f} (loss {run['loss']:.2f})" for run in runs)
+            lines.append(f"- {name}, seed by seed: {each}.")
+    if any(results[name] for name in started):
+        steps = settings["starts"]["init_steps"]
+        lines += ["", f"Short starts are of {steps} steps; that of the least loss is then trained as the others are, "
+                  "from its weights. CPU s are those of a busier machine."]  # fmt: skip
     half = results.get("half guided", [])
     if half:
         first, second = (spread([run[key] for run in half]) for key in ("first", "second"))
         lines += ["", f"Guided on the first axis only ({len(half)} seeds): axis 1 {first}, axis 2 {second}."]
+    return [*lines, ""]
+
+
+def table_of_runs_again(results: dict[str, list[Result]]) -> list[str]:
+    rows = [(name.removeprefix("again: "), runs) for name, runs in results.items() if name.startswith("again: ")]
+    rows = [(name, runs) for name, runs in rows if runs]
+    if not rows:
+        return []
+    lines = [
+        "## Run again", "",
+        "The runs of the conditional and aggregate divergences above were made when these were rounded otherwise (they "
+        "have been made faster since; short starts and costs are of the present ones). The same seeds now:", "",
+        "| training | axis accuracy then | now | training loss then | now |", "|---|---|---|---|---|",
+    ]  # fmt: skip
+    for name, runs in rows:
+        cells = [
+            ", ".join(f"{run[key]:.2f}" for run in group)
+            for key in ("axis", "loss")
+            for group in (results[name][: len(runs)], runs)
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return [*lines, ""]
 
 
@@ -103,6 +134,9 @@ def table_of_small_digits(results: dict[str, list[Result]], trial: dict[str, Any
         each = ", ".join(f"{run['axis, cells of the grid']:.2f}" for run in plain)
         lines += [f"The codes of the VAE are cut into cells of equal probability. In the cells of the grid, as the "
                   f"trial read them: {each}.", ""]  # fmt: skip
+        best = min(plain, key=lambda run: run["loss"])
+        lines += [f"VAE, best loss of {len(plain)}: {best['axis']:.2f}, in the cells of the grid "
+                  f"{best['axis, cells of the grid']:.2f}.", ""]  # fmt: skip
     alone = results["8 x 8, conditional"]
     if len(alone) >= TRIALS:
         groups = [alone[k : k + TRIALS] for k in range(0, len(alone) - TRIALS + 1, TRIALS)]
@@ -144,28 +178,46 @@ def table_of_faces(results: dict[str, list[Result]]) -> list[str]:
 
 def table_of_costs(results: dict[str, list[Result]]) -> list[str]:
     lines: list[str] = []
-    if results.get("cost of the prior"):
+    runs = results.get("cost of the prior", [])
+    if runs:
+        cells = [tuple(map(int, name.split(" x "))) for name in runs[0]["seconds"]]
+        axes, levels = sorted({n for n, _ in cells}), sorted({count for _, count in cells})
+
+        def seconds(n: int, count: int) -> float:
+            return float(np.median([run["seconds"][f"{n} x {count}"] for run in runs]))
+
+        def power(along: list[tuple[int, int]]) -> str:
+            """Slope of the logarithm of the time against that of n L."""
+            sizes = [np.log(n * count) for n, count in along]
+            return f"{np.polyfit(sizes, [np.log(seconds(*cell)) for cell in along], 1)[0]:.2f}"
+
         lines += [
-            "## Cost",
-            "",
-            "`GridPrior.log_prob` of 256 codes, 6 levels, one thread: CPU microseconds an axis",
-            "",
-        ]
-        lines += ["| n = 10 | 100 | 1000 |", "|---|---|---|"]
-        columns = [
-            [1e6 * run["seconds"][n] / int(n) for run in results["cost of the prior"]] for n in ("10", "100", "1000")
-        ]
-        lines += ["| " + " | ".join(spread(column, 1) for column in columns) + " |", ""]
+            "## Cost", "",
+            "`GridPrior.log_prob` of 256 codes in single precision, one thread: CPU milliseconds, medians of "
+            f"{len(runs)} seeds", "",
+            "| axes | " + " | ".join(f"{count} levels" for count in levels) + " |", "|---" * (len(levels) + 1) + "|",
+        ]  # fmt: skip
+        for n in axes:
+            lines.append(f"| {n} | " + " | ".join(f"{1000 * seconds(n, count):.3g}" for count in levels) + " |")
+        most = axes[-1]
+        along_n = ", ".join(f"{power([(n, c) for n in axes if n >= 100])} for L = {c}" for c in levels)
+        along_l = ", ".join(f"{power([(n, c) for c in levels if c >= 6])} for n = {n}" for n in axes if n >= 100)
+        lines += ["", f"Fitted power of n, from 100 to {most} axes: {along_n}. Of L, from 6 to {levels[-1]} levels: "
+                  f"{along_l}. 1 is linear; below it, what a call costs by itself still counts.", ""]  # fmt: skip
     runs = results.get("cost of a step", [])
     if runs:
-        names = [name for name in runs[0]["seconds"] if name != "plain"]
+        ratios = runs[0]["ratios"]
+        names = [name.removeprefix("step, ") for name in ratios if name.startswith("step")]
+        pairs = len(next(iter(ratios.values())))
         lines += [
-            "CPU time of a step against that of a plain VAE written down by hand (392-256-256-4, batches of 256):",
-            "",
-        ]
-        lines += ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-        ratios = [[run["seconds"][name] / run["seconds"]["plain"] for run in runs] for name in names]
-        lines += ["| " + " | ".join(spread(ratio) for ratio in ratios) + " |", ""]
+            "CPU time of ten steps over that of ten steps of a plain VAE written down by hand (392-256-256-4, batches "
+            f"of 256), run just before: median (quartiles) of {pairs} pairs", "",
+            "| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|",
+        ]  # fmt: skip
+        for where, title in (("step", "steps alone"), ("fit", "within `GridVAE.fit`")):
+            quartiles = [np.percentile(ratios[f"{where}, {name}"], [50, 25, 75]) for name in names]
+            lines.append(f"| {title} | " + " | ".join("{:.2f} ({:.2f} to {:.2f})".format(*q) for q in quartiles) + " |")
+        lines.append("")
     return lines
 
 
@@ -179,7 +231,8 @@ def report(results: dict[str, list[Result]], settings: Settings) -> str:
         f"7 x 14 pixels; short {settings['short']}, sigma 1/3; guided on one axis {settings['half']}, 7 x 14 pixels; "
         f"faces {settings['faces']}, 20 x 20 pixels (obs_sigma raised from 0.15, with which guidance was not "
         "followed).", "",
-        *table_of_digits(results), *table_of_small_digits(results, settings["trial"]),
-        *table_of_tries(results, settings), *table_of_faces(results), *table_of_costs(results),
+        *table_of_digits(results, settings), *table_of_small_digits(results, settings["trial"]),
+        *table_of_runs_again(results), *table_of_tries(results, settings), *table_of_faces(results),
+        *table_of_costs(results),
     ]  # fmt: skip
     return "\n".join(text).rstrip() + "\n"

@@ -267,6 +267,16 @@ def projection(s: Seed) -> None:
     s.note("random search through the projection", net, PatchSearch(net, patch, 1000, generator=g)(x, y))
 
 
+def over_the_digit(s: Seed) -> None:
+    """A patch where digits differ, so that the projection may go to another digit."""
+    patch, vae, x, y = rectangle_mask((1, 8, 8), 3, 3, 2, 2), s.train(VAEClassifier), s.tx[:ADAPTIVE], s.ty[:ADAPTIVE]
+    adversary = attacked(vae, x, y, patch)
+    net = nn.Sequential(nn.Flatten(), diffusion_manifold(s).to_module(), nn.Unflatten(1, (1, 8, 8)), vae)
+    s.note("PGD: not projected", vae, adversary)
+    s.note("PGD", net, adversary)
+    s.note("PGD through the projection", net, PatchPGD(net, patch, **THROUGH)(x, y, start=adversary))
+
+
 def known_distance(s: Seed) -> None:
     """Attacks that know the score: the squared distance to the manifold, climbed in 32 steps of 8/255."""
     patch, vae, x, y = border(), s.train(VAEClassifier), s.tx[:SEARCHED], s.ty[:SEARCHED]
@@ -347,6 +357,7 @@ PARTS = {
     "Ablations (397 images)": ablations,
     f"Other scores, 128 steps of 2/255 ({ADAPTIVE} images)": other_scores,
     f"Purified by the projection onto a CIDM ({ADAPTIVE} images)": projection,
+    f"The same, patch of 2 x 2 over the digit ({ADAPTIVE} images)": over_the_digit,
     f"Purified in the distance to a CIDM by 128 steps of 2/255 ({SEARCHED} images)": known_distance,
     f"MNIST, {MARGIN} columns on either side, {MNIST_STEPS} updates ({MNIST_IMAGES} images)": mnist,
 }

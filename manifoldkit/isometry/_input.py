@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-__all__ = ["cell_ids", "check_size", "finite_samples", "flat", "fresh", "level_ids"]
+__all__ = ["all_finite", "cell_ids", "check_size", "finite_samples", "flat", "fresh", "level_ids"]
+
+
+def all_finite(*tensors: torch.Tensor) -> bool:
+    """Whether every entry is finite; where a sum is not, which may be an overflow, the entries are looked at."""
+    if math.isfinite(sum(tensor.detach().sum() for tensor in tensors)):
+        return True
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
 
 def flat(x: Any, name: str) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from ._input import check_size, finite_samples, fresh, level_ids
+from ._input import all_finite, check_size, finite_samples, fresh, level_ids
 from .layers import LocallyIsometricNet
 from .levels import isometric_terms, level_cells, level_losses, level_sources, level_weights
 from .losses import IsometricLoss
@@ -243,11 +243,8 @@ class IsometricTrainer:
 
 
 def finite_gradients(parameters: Iterable[nn.Parameter]) -> bool:
-    """Whether every gradient is finite; where a sum is not, which may be an overflow, the entries are looked at."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    if not gradients or bool(torch.isfinite(torch.stack([gradient.sum() for gradient in gradients]).sum())):
-        return True
-    return all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
+    """Whether every gradient is finite."""
+    return all_finite(*(parameter.grad for parameter in parameters if parameter.grad is not None))
 
 
 def batches(n: int, size: int | None, generator: torch.Generator) -> Iterator[Any]:

@@ -12,7 +12,7 @@ from torch import nn
 
 from .._arrays import as_array
 from ..datasets._validation import check_count
-from ..isometry._input import fresh
+from ..isometry._input import all_finite, fresh
 
 __all__ = ["GridPrior"]
 
@@ -152,24 +152,42 @@ class GridPrior(nn.Module):
     def axis_log_prob(self, z: torch.Tensor) -> torch.Tensor:
         """Log-densities of the axes, whose sum is :meth:`log_prob`: (..., n) -> (..., n)."""
         self._check(z)
+        return self._in_blocks(z)
+
+    @torch.no_grad()
+    def _axis_log_prob_and_score(self, z: torch.Tensor) -> torch.Tensor:
+        """Log-densities of the axes and their derivatives by z, (2, ..., n), without a graph; z is not checked."""
+        return self._in_blocks(z, score=True)
+
+    def _in_blocks(self, z: torch.Tensor, score: bool = False) -> torch.Tensor:
         # Blocks of axes whose intermediate results stay in the cache, without which large n costs more an axis.
         width = max(1, _BLOCK * self.n_dims // max(1, z.numel() * max(self.n_levels)))
-        parts = [self._axes(z[..., start : start + width], start) for start in range(0, self.n_dims, width)]
-        found = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
-        if torch.isinf(found).any():
+        if width >= self.n_dims:
+            found = self._axes(z, 0, score)
+        else:
+            starts = range(0, self.n_dims, width)
+            found = torch.cat([self._axes(z[..., at : at + width], at, score) for at in starts], dim=-1)
+        if not all_finite(found):
             raise ValueError(
                 f"codes up to {float(z.detach().abs().max()):.3g} are too far from all levels, the exponent overflows "
                 f"in {z.dtype}: lower the encoder's learning rate, or compute in double precision"
             )
         return found
 
-    def _axes(self, z: torch.Tensor, start: int) -> torch.Tensor:
-        """Log-densities of the axes from `start` on, as many as z has."""
+    def _axes(self, z: torch.Tensor, start: int, score: bool) -> torch.Tensor:
+        """Log-densities of the axes from `start` on, as many as z has, and their derivatives where `score` asks."""
         axes = slice(start, start + z.shape[-1])
-        sigma = self._sigma[axes].to(z)
-        scaled = (z[..., None] - self._levels[axes].to(z)) / sigma[:, None]
-        inside = torch.logsumexp(self._log_weights[axes].to(z) - 0.5 * scaled.square(), dim=-1)
-        return inside - (sigma.log() + 0.5 * math.log(2 * math.pi))
+        sigma = self._sigma[axes].to(z)[:, None]
+        scaled = (z[..., None] - self._levels[axes].to(z)) / (math.sqrt(2.0) * sigma)
+        terms = self._log_weights[axes].to(z) - (sigma.log() + 0.5 * math.log(2 * math.pi)) - scaled.square()
+        # Not torch.logsumexp, whose shares of far codes add up to more than one: there rounding swallows the logarithm.
+        most = terms.detach().amax(dim=-1, keepdim=True)
+        shares = (terms - most).exp()
+        total = shares.sum(dim=-1)
+        found = most[..., 0] + total.log()
+        if not score:
+            return found
+        return torch.stack([found, (shares * scaled).sum(dim=-1) / (-math.sqrt(0.5) * sigma[:, 0] * total)])
 
     def nearest(self, z: torch.Tensor, return_index: bool = False) -> Any:
         """Levels nearest to codes, along each axis: (..., n) -> (..., n); no gradient.
@@ -238,7 +256,7 @@ class GridPrior(nn.Module):
             raise TypeError(f"codes must be a tensor of floating numbers, got {what}: use torch.as_tensor(z).double()")
         if z.ndim < 1 or z.shape[-1] != self.n_dims:
             raise ValueError(f"codes must have shape (..., {self.n_dims}), got {tuple(z.shape)}")
-        if not torch.isfinite(z).all():
+        if not all_finite(z):
             raise ValueError("codes contain NaN or infinity: was the encoder's learning rate too large?")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..isometry._input import fresh
+from ..isometry._input import all_finite, fresh
 from .grid import GridPrior
 
 __all__ = ["KL_MODES", "grid_kl", "matched_levels"]
@@ -95,7 +95,7 @@ def grid_kl(
             raise ValueError(
                 f"{name} must have shape (B, {prior.n_dims}), that of mu {tuple(mu.shape)}, got {tuple(given.shape)}"
             )
-        if not torch.isfinite(given).all():
+        if not all_finite(given):
             raise ValueError(f"{name} holds NaN or infinity: clamp logvar, to [-12, 4] say, or lower the learning rate")
     if mode == "aggregate" and len(mu) < 2:
         raise ValueError("the aggregate divergence compares the samples of a batch and needs 2 at least, got 1")
@@ -115,12 +115,10 @@ def grid_kl(
     if z is None:
         z = draw_codes(mu, logvar, generator)
     free = None if known is None else (~known).to(mu)
-    outside = _sum_over(free, prior.axis_log_prob(z))
     if mode == "conditional":
-        inside = _sum_over(free, _log_normal(z, mu, logvar))
-    else:
-        inside = _log_mean_density(_log_normal_of_pairs(z, mu, logvar, free), mu.dtype)
-    return guided + inside - outside
+        return guided + _sum_over(free, _log_normal(z, mu, logvar)) - _sum_over(free, prior.axis_log_prob(z))
+    ratio: torch.Tensor = _AggregateRatio.apply(z, mu, logvar, free, prior)
+    return guided + ratio
 
 
 def draw_codes(mu: torch.Tensor, logvar: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
@@ -174,30 +172,68 @@ def _sum_over(free: torch.Tensor | None, terms: torch.Tensor) -> torch.Tensor:
     return (terms if free is None else free * terms).sum(dim=1)
 
 
-def _log_normal_of_pairs(
+def _factors(
     z: torch.Tensor, mu: torch.Tensor, logvar: torch.Tensor, free: torch.Tensor | None
-) -> torch.Tensor:
-    """Log-density (B, B) of z_b under the Gaussian of sample j, over the axes on which row b is free; float64.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Matrices (B, 3n), float64: products of their rows are log-densities of z_b under the Gaussians of the samples j.
 
-    The square is written out, so that one matrix product takes the place of tables (B, B, n). Its terms cancel, which
-    double precision bears: deviations of exp(-6), the least of clamped ones, leave ten digits.
+    The square in the exponent is written out, so that one matrix product takes the place of tables (B, B, n). Its terms
+    cancel, which double precision bears: deviations of exp(-6), the least of clamped ones, leave ten digits.
     """
-    z, mu, logvar = z.double(), mu.double(), logvar.double()
-    precision = (-logvar).exp()
-    powers = [z.square(), z, torch.ones_like(z)]
-    rows = torch.cat(powers if free is None else [free * power for power in powers], dim=1)
-    constant = math.log(2 * math.pi) + logvar + mu.square() * precision
-    return rows @ torch.cat([-0.5 * precision, mu * precision, -0.5 * constant], dim=1).T
+    at, means, spread = torch.cat([z, mu, logvar], dim=1).double().chunk(3, dim=1)
+    precision = (-spread).exp()
+    slant = means * precision
+    rows = torch.cat([-0.5 * at.square(), at, torch.full_like(at, -0.5)], dim=1)
+    columns = torch.cat([precision, slant, torch.addcmul(spread + math.log(2 * math.pi), means, slant)], dim=1)
+    return rows if free is None else rows * free.repeat(1, 3), columns
 
 
-def _log_mean_density(table: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Logarithm of the mean of densities, from a table (B, B) of their logarithms in float64.
+class _AggregateRatio(torch.autograd.Function):
+    """Logarithm (B,) of the ratio of two densities at z_b, over the axes on which row b is free.
 
-    But for float64, shares of the largest density are in single precision. Those below exp(-80) are taken for that,
-    far below a rounding error: smaller ones would be denormal numbers, with which processors are slow.
+    They are the mean of the Gaussians of the samples, and the prior. One table of the shares of the Gaussians serves
+    the way there and the way back; but for float64 it is in single precision, and shares below exp(-80) of the largest
+    are taken for that, far below a rounding error: smaller ones would be denormal numbers, with which processors are
+    slow.
     """
-    most = table.detach().amax(dim=1, keepdim=True)
-    shares = table - most
-    if dtype != torch.float64:
-        shares = shares.float().clamp(min=-80.0)
-    return (most[:, 0] + shares.exp().mean(dim=1).log()).to(dtype)
+
+    @staticmethod
+    def forward(
+        ctx: Any, z: torch.Tensor, mu: torch.Tensor, logvar: torch.Tensor, free: torch.Tensor | None, prior: GridPrior
+    ) -> torch.Tensor:
+        rows, columns = _factors(z, mu, logvar, free)
+        table = rows @ columns.T
+        most = table.amax(dim=1, keepdim=True)
+        table -= most
+        shares = table.exp_() if mu.dtype == torch.float64 else table.float().clamp_(min=-80.0).exp_()
+        total = shares.sum(dim=1, keepdim=True)
+        outside = prior._axis_log_prob_and_score(z)
+        if free is not None:
+            outside *= free
+        ctx.prior = prior
+        ctx.save_for_backward(z, mu, logvar, free, rows, columns, shares, total, outside[1])
+        return (most + (total / len(mu)).log())[:, 0].to(mu.dtype) - outside[0].sum(dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        z, mu, logvar, free, rows, columns, shares, total, score = ctx.saved_tensors
+        if torch.is_grad_enabled():  # for derivatives of the derivatives
+            at, means, spread = given = [tensor.view_as(tensor) for tensor in (z, mu, logvar)]
+            first, second = _factors(at, means, spread, free)
+            wanted = [tensor for tensor in given if tensor.requires_grad]
+            ratio = torch.logsumexp(first @ second.T, dim=1) - _sum_over(free, ctx.prior.axis_log_prob(at))
+            found = iter(torch.autograd.grad(ratio, wanted, slope.to(ratio), create_graph=True))
+            return *(next(found) if tensor.requires_grad else None for tensor in given), None, None
+        shares, weighted = shares.double(), slope[:, None] / total * rows
+        _, at, half = weighted.chunk(3, dim=1)
+        precision, means = columns[:, : mu.shape[1]], mu.double()
+        # Thin matrices are laid out and put where the products are twice as fast.
+        stiffness, pull = (shares @ columns[:, : 2 * mu.shape[1]].T.contiguous().T).chunk(2, dim=1)
+        squares, sums, counts = (weighted.T @ shares).T.chunk(3, dim=1)
+        by_z = torch.addcmul(at * stiffness, half, pull, value=2.0).neg_()
+        by_mean = torch.addcmul(sums, means, counts, value=2.0).mul_(precision)
+        deviations = torch.addcmul(squares, means, torch.addcmul(sums, means, counts))
+        by_variance = torch.addcmul(counts, precision, deviations, value=-1.0)
+        slopes = torch.cat([by_z, by_mean, by_variance], dim=1).to(slope.dtype)
+        slopes[:, : mu.shape[1]] -= slope[:, None] * score
+        return *slopes.chunk(3, dim=1), None, None

@@ -13,11 +13,11 @@ from manifoldkit.priors import NoiseMLP, NoiseSchedule, ddim_sample, ddpm_sample
 
 
 class GaussianNoise(torch.nn.Module):
-    """The noise in data N(0, s^2 I), at any time."""
+    """The noise in data N(0, s^2 I), at any time; s is a number, or one for each entry."""
 
     continuous_time = True
 
-    def __init__(self, schedule: NoiseSchedule, s: float) -> None:
+    def __init__(self, schedule: NoiseSchedule, s: float | torch.Tensor) -> None:
         super().__init__()
         self.schedule, self.s = schedule, s
 
@@ -51,8 +51,10 @@ def test_every_path_is_exact_for_standard_normal_data(stride, shape):
     torch.testing.assert_close(draws, log_normal(x, 1.0).expand(4, 3), rtol=1e-10, atol=1e-8)
 
 
-def expected_bound(schedule: NoiseSchedule, x: torch.Tensor, s: float, stride: int, variance: str) -> torch.Tensor:
-    """Mean over paths of the estimate for data N(0, s^2 I), by the moments of Gaussians."""
+def expected_bound(
+    schedule: NoiseSchedule, x: torch.Tensor, s: float | torch.Tensor, stride: int, variance: str
+) -> torch.Tensor:
+    """Mean over paths of the estimate for data (N, D) from N(0, s^2 I), by the moments of Gaussians."""
     total = torch.zeros(len(x), dtype=torch.float64)
     times = schedule.grid(stride)
     for a, b in pairwise(times):
@@ -82,6 +84,43 @@ def test_the_mean_over_paths_is_that_of_the_closed_form(variance, stride):
     )
     error = (draws.mean(0) - expected_bound(schedule, x, 0.5, stride, variance)).abs()
     assert (error < 4.5 * draws.std(0) / math.sqrt(4000)).all()
+
+
+def image_spread() -> torch.Tensor:
+    """Standard deviations of 28 x 28 independent pixels, from 0.02 at one corner, as at rims of digits, to 1."""
+    return torch.logspace(math.log10(0.02), 0, 784, dtype=torch.float64).reshape(1, 28, 28)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("variance", ["beta", "posterior"])
+@pytest.mark.parametrize("stride", [1, 5, 20])
+def test_images_have_the_bound_of_the_closed_form(variance, stride, seed):
+    """Mean over paths for either variance of the steps, below the density as the logarithm of the mean is."""
+    schedule, s = NoiseSchedule.linear(100, 1e-4, 0.1), image_spread()
+    x = s * torch.randn(3, 1, 28, 28, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    g = torch.Generator().manual_seed(seed)
+    options = {"stride": stride, "variance": variance, "n_rounds": 40, "generator": g}
+    draws = diffusion_log_prob(GaussianNoise(schedule, s), x, schedule, reduce="none", **options)
+    expected = expected_bound(schedule, x.flatten(1), s.flatten(), stride, variance)
+    assert ((draws.mean(0) - expected).abs() < 5 * draws.std(0) / math.sqrt(40)).all()
+    exact = -0.5 * ((x / s).square() + 2 * s.log() + math.log(2 * math.pi)).flatten(1).sum(1)
+    tighter = draws.logsumexp(0) - math.log(40)
+    assert (draws.mean(0) < tighter).all()
+    assert (tighter < exact).all()
+
+
+def test_the_variance_with_the_tighter_bound_on_images_depends_on_the_stride():
+    """Nats of 784 pixels below the density, on average: short steps want "beta", long ones "posterior"."""
+    schedule, s = NoiseSchedule.linear(100, 1e-4, 0.1), image_spread().flatten()
+    x = s * points(200, 784, 0)
+    exact = -0.5 * ((x / s).square() + 2 * s.log() + math.log(2 * math.pi)).sum(1)
+    gaps = {
+        (stride, variance): float((exact - expected_bound(schedule, x, s, stride, variance)).mean())
+        for stride in (1, 20)
+        for variance in ("beta", "posterior")
+    }
+    assert 0 < gaps[1, "beta"] < 0.1 * gaps[1, "posterior"]
+    assert 0 < gaps[20, "posterior"] < gaps[20, "beta"]
 
 
 @pytest.mark.parametrize("s", [0.5, 2.0])

@@ -86,6 +86,21 @@ def test_density_integrates_to_one_and_gradients_are_those_of_differences():
     assert torch.autograd.gradcheck(GridPrior(3, [0.0, 1.0], 0.3).log_prob, normal(4, 3).requires_grad_())
 
 
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 18), (torch.float64, 152)])
+@pytest.mark.parametrize("weights", [None, [1.0, 2.0, 4.0, 4.0, 2.0, 1.0]])
+def test_far_codes_are_drawn_to_the_nearest_level(dtype, most, weights):
+    """Score (c - z) / sigma^2 on either side at every scale, also where all levels round to the same distance."""
+    prior = GridPrior(2, LEVELS, 0.25, weights)
+    size = 10.0 ** torch.linspace(2, most, 60, dtype=dtype)
+    z = torch.cat([torch.stack([size, -size], dim=1), torch.stack([-size, torch.full_like(size, 0.1)], dim=1)])
+    z.requires_grad_()
+    prior.log_prob(z).sum().backward()
+    far = z.detach().abs() >= 99.0
+    expected = (prior.nearest(z) - z.detach()) / 0.25**2
+    torch.testing.assert_close(z.grad[far], expected[far], rtol=16 * torch.finfo(dtype).eps, atol=0)
+    assert len(z.grad[~far].unique()) == 1  # the other axis does not feel it
+
+
 def test_draws_follow_the_density():
     """20,000 draws: shares of the levels to 5 standard errors, spread about them as stated."""
     prior = GridPrior(2, [[0.0, 1.0], [0.0, 2.0, 5.0]], [0.05, 0.2], [[1.0, 3.0], [1.0, 1.0, 2.0]])
@@ -269,9 +284,10 @@ def test_derivatives_of_the_aggregate_mode_are_those_of_differences():
     targets[:3, 1] = 1.0  # rows that are free on one axis
     given = [t.requires_grad_() for t in (normal(7, 2), normal(7, 2, seed=1) - 1, normal(7, 2, seed=2))]
     for known in (None, targets):
-        assert torch.autograd.gradcheck(
-            lambda mu, logvar, z, known=known: grid_kl(mu, logvar, prior, "aggregate", known, z), given
-        )
+        for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
+            assert check(lambda mu, logvar, z, known=known: grid_kl(mu, logvar, prior, "aggregate", known, z), given)
+    mu, logvar = given[:2]  # draws from outside, and one tensor in two places
+    assert torch.autograd.gradgradcheck(lambda mu: grid_kl(mu, logvar.detach(), prior, "aggregate", z=mu), mu)
 
 
 @pytest.mark.parametrize("mode", ["conditional", "aggregate", "nearest"])

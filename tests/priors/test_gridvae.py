@@ -90,6 +90,20 @@ def test_runs_are_chosen_by_loss_alone():
 
 
 @pytest.mark.parametrize("mode", ["conditional", "aggregate", "nearest"])
+def test_the_best_of_short_starts_goes_on(mode):
+    """As if fitted again from its weights."""
+    settings = {**TINY, "kl": mode, "random_state": 5}
+    model = GridVAE(PRIOR, **{**settings, "max_steps": 60, "n_init": 4, "init_steps": 10}).fit(X)
+    short = GridVAE(PRIOR, **{**settings, "max_steps": 10, "n_init": 4}).fit(X)
+    assert model.losses_ == short.losses_
+    networks = {"encoder": short.encoder_.network, "decoder": short.decoder_.network}
+    again = GridVAE(PRIOR, **networks, **{**settings, "max_steps": 60}).fit(X)
+    np.testing.assert_array_equal(model.transform(X), again.transform(X))
+    assert model.loss_ == again.loss_ < min(model.losses_)
+    assert model.history_ == again.history_
+
+
+@pytest.mark.parametrize("mode", ["conditional", "aggregate", "nearest"])
 def test_training_lowers_the_loss_and_follows_the_seed(mode):
     settings = {**TINY, "max_steps": 100, "kl": mode}
     model = GridVAE(PRIOR, **settings).fit(X)
@@ -139,7 +153,9 @@ def test_networks_of_the_user_are_copied_and_left_alone():
             return self.head(self.body(x))
 
     images = np.random.default_rng(0).random((40, 1, 6, 5)).astype(np.float32)
-    encoder, decoder = Encoder(), MLP([2, 8, 30])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder, decoder = Encoder(), MLP([2, 8, 30])
     encoder.train()
     before = copy.deepcopy((encoder.state_dict(), decoder.state_dict()))
     model = GridVAE(PRIOR, encoder=encoder, decoder=decoder, max_steps=4, n_init=2, batch_size=10).fit(images)
@@ -265,6 +281,8 @@ class TestBadInput:
             ({"batch_size": 0}, ValueError, "batch_size"),
             ({"max_steps": 1.5}, TypeError, "max_steps"),
             ({"n_init": 0}, ValueError, "n_init"),
+            ({"init_steps": 0}, ValueError, "init_steps"),
+            ({"init_steps": 2.5}, TypeError, "init_steps"),
             ({"kl": "aggregate", "batch_size": 1}, ValueError, "a batch of one"),
             ({"hidden": 32}, TypeError, "sequence of widths"),
             ({"hidden": (32, 0)}, ValueError, "hidden"),
