@@ -7,6 +7,7 @@ CPU seconds of one core. Rows are kept in the folder --work, so that an interrup
 
 The recipe (widths, lambda 0.1, Gaussian codes, L-BFGS from Isomap codes) was designed on seeds 0 and 1; the seeds
 reported begin at 10. The section "published" trains the networks of the source by the same recipe, up to 30 minutes.
+MNIST is in `isometry_mnist.py`; its lambda is chosen at seed 0.
 The "open sphere" of the paper is not described; here it is the cap of 70 degrees around the south pole, and the
 hemisphere. Neither is flat: the floor is the smallest figure of any rotationally symmetric map, found numerically,
 which leaves no way to 0.07 for caps wider than 75 degrees.
@@ -30,13 +31,12 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np
 import torch
+from isometry_mnist import mnist
 from scipy.optimize import minimize
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.svm import LinearSVC
 from stored import stored
-from tables import cell, command, mean, spread, table, write
+from tables import cell, command, mean, table, write
 
-from manifoldkit.datasets import load_mnist, make_open_sphere, make_s_curve, make_swiss_roll
+from manifoldkit.datasets import make_open_sphere, make_s_curve, make_swiss_roll
 from manifoldkit.isometry import (
     MLP,
     DecoderIsometry,
@@ -69,7 +69,6 @@ ALONE = ("hemisphere",)  # surfaces of the first model only
 SEEDS = (10, 11, 12)
 PUBLISHED = {"hidden": (256,) * 5, "activation": "softplus", "dtype": "float32"}  # networks of the source
 TARGETS = {"S": 0.03, "Swiss roll": 0.02, "sphere, 70 degrees": 0.07}
-MNIST = {"solver": "adam", "init": None, "dtype": "float32", "batch_size": 128, "max_iter": 10, "normalize": False}
 
 
 def cpu(job: Callable[[], object]) -> float:
@@ -78,12 +77,22 @@ def cpu(job: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def medians(jobs: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """CPU seconds of each job, run in turn."""
+def rounds(jobs: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """CPU seconds of each job, round after round, in turn and in the other order."""
     for job in jobs.values():
         job()
-    seconds = [{name: cpu(job) for name, job in jobs.items()} for _ in range(repeats)]
-    return {name: statistics.median(row[name] for row in seconds) for name in jobs}
+    seconds: dict[str, list[float]] = {name: [] for name in jobs}
+    for k in range(repeats):
+        for name in list(jobs)[:: -1 if k % 2 else 1]:
+            seconds[name].append(cpu(jobs[name]))
+    return seconds
+
+
+def ratio(seconds: dict[str, list[float]], above: str, below: str) -> str:
+    """Median and quartiles of the ratios of neighbours in time."""
+    pairs = [a / b for a, b in zip(seconds[above], seconds[below], strict=True)]
+    low, middle, high = statistics.quantiles(pairs, n=4, method="inclusive")
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
 # ------------------------------------------------------------------------ steps
@@ -136,9 +145,9 @@ def autoencoder_steps(networks: Callable[[], tuple[Any, Any]], x: torch.Tensor) 
     return {"AE": step(()), "I-AE": step((DecoderIsometry(0.1), EncoderIsometry(0.1)))}
 
 
-def measure_steps(repeats: int) -> dict[str, dict[str, float]]:
-    """Medians of every job; networks of the same sizes side by side."""
-    found = {f"LIL {batch}": medians(lil_steps(batch), repeats) for batch in (100, 500)}
+def measure_steps(repeats: int) -> dict[str, dict[str, list[float]]]:
+    """Seconds of every job; networks of the same sizes side by side."""
+    found = {f"LIL {batch}": rounds(lil_steps(batch), repeats) for batch in (100, 500)}
     generator = torch.Generator().manual_seed(0)
 
     def surface(width: int, depth: int) -> tuple[Any, Any]:
@@ -153,20 +162,23 @@ def measure_steps(repeats: int) -> dict[str, dict[str, float]]:
         ("surfaces 64x2, batch 1000", lambda: surface(64, 2), torch.rand(1000, 3, generator=generator)),
         ("dense MNIST, d = 16, batch 128", lambda: dense_pair(16), torch.rand(128, 784, generator=generator)),
     ):
-        found[name] = medians(autoencoder_steps(networks, x), repeats)
+        found[name] = rounds(autoencoder_steps(networks, x), repeats)
     return found
 
 
 def steps(folder: Path, repeats: int) -> list[str]:
-    found = stored(folder / "steps.json", lambda: measure_steps(repeats))
+    found = stored(folder / f"steps-{repeats}.json", lambda: measure_steps(repeats))
     lil, pairs = [], []
     for name, seconds in found.items():
+        middle = {job: 1e3 * statistics.median(times) for job, times in seconds.items()}
         if name.startswith("LIL"):
-            ce, with_loss, alone = (1e3 * seconds[job] / 20 for job in ("cross entropy", "LIL", "loss alone"))
-            lil.append((name.removeprefix("LIL "), ce, with_loss, with_loss / ce, 1 + alone / ce))
+            ce, with_loss, alone = (middle[job] / 20 for job in ("cross entropy", "LIL", "loss alone"))
+            parts = (ratio(seconds, "LIL", "cross entropy"), 1 + alone / ce)
+            lil.append((name.removeprefix("LIL "), ce, with_loss, *parts))
         else:
-            pairs.append((name, 200 * seconds["AE"], 200 * seconds["I-AE"], seconds["I-AE"] / seconds["AE"]))
+            pairs.append((name, middle["AE"] / 5, middle["I-AE"] / 5, ratio(seconds, "I-AE", "AE")))
     return [
+        f"Steps: CPU times of {repeats} rounds in turn; medians, and median (quartiles) of the ratios within a round.",
         "## A LIL step, MLP 784-100x4-10, Adam (target: ratio 1.5 at batch 100)",
         table(("batch", "cross entropy, ms", "LIL, ms", "ratio", "floor: 1 + loss alone"), lil),
         "## An I-AE step, Adam (target: ratio 4; floor 3 by counting passes: 6 of AE, 18 of I-AE)",
@@ -219,7 +231,7 @@ def surfaces(folder: Path, seeds: list[int], models: list[str]) -> list[str]:
                     file = folder / f"{surface}-{model}-{seed}.json"
                     row = stored(file, lambda s=surface, m=model, k=seed: fit_surface(s, m, k))
                     found.setdefault((surface, model), []).append(row)
-    floors = (0.0, 0.0, sphere_floor(np.radians(70)), sphere_floor(np.radians(90)))
+    floors = (0.0, 0.0, *(sphere_floor(np.radians(degrees)) for degrees in (70, 90)))
 
     def grid(text: Callable[[list[dict[str, float]]], str], *more: tuple[object, ...]) -> str:
         rows = [(m, *(text(found[s, m]) if (s, m) in found else "" for s in SURFACES)) for m in models]
@@ -233,6 +245,11 @@ def surfaces(folder: Path, seeds: list[int], models: list[str]) -> list[str]:
             ("floor", *(f"{floor:.3f}" for floor in floors)),
             ("paper's I-AE", *(f"{TARGETS[s]}" if s in TARGETS else "" for s in SURFACES)),
         ),
+        "The source does not describe its open sphere. Here it is the cap within 70 degrees of the south pole "
+        "(`make_open_sphere(opening=110 degrees)`), and beside it the hemisphere. No map flattens a sphere: the floor "
+        "is the smallest std of all rotationally symmetric maps, found numerically, "
+        f"{floors[2]:.3f} and {floors[3]:.3f}; for a cap of 75 degrees it is {sphere_floor(np.radians(75)):.3f}. So "
+        "no factor of 5 below other autoencoders can be had there.",
         *(beside_baselines(found, models) if "I-AE" in models else ()),
         "## I-AE: CPU seconds, error of reconstruction, identities of the Jacobians at the codes",
         table(
@@ -311,56 +328,6 @@ def published(folder: Path, seeds: list[int], names: list[str], limit: float) ->
     ]
 
 
-# ------------------------------------------------------------------------ MNIST
-
-
-def fit_mnist(weight: float, seed: int, n: int) -> dict[str, float]:
-    rng = np.random.default_rng(seed)
-    (x, y), (test_x, test_y) = load_mnist("train"), load_mnist("test")
-    rows = rng.permutation(len(x))[:n]
-    encoder, decoder = dense_pair(16, generator=torch.Generator().manual_seed(seed))
-    model = IsometricAutoencoder(
-        16, encoder=encoder, decoder=decoder, isometry_weight=weight, random_state=seed, **MNIST
-    )
-    x, test_x = x.reshape(len(x), -1), test_x.reshape(len(test_x), -1)
-    seconds = cpu(lambda: model.fit(x[rows]))
-    codes, test_codes = model.transform(x[rows]), model.transform(test_x)
-    scale = codes.std()
-    svm = LinearSVC(dual=False).fit(codes / scale, y[rows])
-    neighbours = KNeighborsClassifier(5).fit(codes, y[rows])
-    return {
-        "svm": float(svm.score(test_codes / scale, test_y)),
-        "knn": float(neighbours.score(test_codes, test_y)),
-        "error": float(np.square(model.inverse_transform(test_codes) - test_x).mean()),
-        "seconds": seconds,
-    }
-
-
-def mnist(folder: Path, n: int, seeds: list[int]) -> list[str]:
-    found = {
-        name: [
-            stored(folder / f"mnist-{n}-{weight}-{seed}.json", lambda w=weight, s=seed: fit_mnist(w, s, n))
-            for seed in seeds
-        ]
-        for name, weight in (("AE", 0.0), ("I-AE, lambda 0.1", 0.1))
-    }
-    plain, isometric = found.values()
-    gains = [a["svm"] - b["svm"] for a, b in zip(isometric, plain, strict=True)]
-    return [
-        f"## MNIST, d = 16, dense networks, {n:,} training images, {MNIST['max_iter']} epochs, seeds {seeds}",
-        table(
-            ("model", "linear SVM", "5-NN", "test error a pixel", "CPU s"),
-            [
-                (name, *(cell(rows, key, 4) for key in ("svm", "knn", "error")), cell(rows, "seconds", 0))
-                for name, rows in found.items()
-            ],
-        ),
-        f"Gain of I-AE under the linear SVM: {spread(gains, 4)}; by seed {', '.join(f'{g:+.4f}' for g in gains)}. "
-        f"The paper's gain is +0.0094, after 1,000 epochs; here I-AE is above AE at {sum(g > 0 for g in gains)} of "
-        f"{len(gains)} seeds.",
-    ]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path("out/isometry"), help="folder of the rows")
@@ -368,11 +335,15 @@ def main() -> None:
     parser.add_argument("--sections", nargs="+", default=["steps", "surfaces", "published", "mnist"])
     parser.add_argument("--surfaces", nargs="+", default=list(TARGETS), help="of the networks of the source")
     parser.add_argument("--limit", type=float, default=1800.0, help="CPU seconds for each of these")
-    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--repeats", type=int, default=40, help="rounds of the steps")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--published-seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--models", nargs="+", default=list(MODELS), help="of the surfaces")
-    parser.add_argument("--images", type=int, default=10000)
+    parser.add_argument("--images", type=int, default=60000, help="of MNIST to train on")
+    parser.add_argument("--epochs", type=int, default=3, help="of the autoencoders of MNIST")
+    parser.add_argument("--mnist-seeds", type=int, nargs="+", default=[10, 11, 12, 13, 14])
+    parser.add_argument("--choice-epochs", type=int, default=2, help="where lambda is chosen")
+    parser.add_argument("--choice-seeds", type=int, nargs="+", default=[0])
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
@@ -384,7 +355,14 @@ def main() -> None:
     if "published" in options.sections:
         parts += published(options.work, options.published_seeds, options.surfaces, options.limit)
     if "mnist" in options.sections:
-        parts += mnist(options.work, options.images, options.seeds)
+        parts += mnist(
+            options.work,
+            options.images,
+            options.epochs,
+            options.mnist_seeds,
+            options.choice_epochs,
+            options.choice_seeds,
+        )
     write(parts, options.out)
 
 

@@ -9,7 +9,7 @@ network, windows, poses and backgrounds are those of its seed. A folder remember
 no others; of changes of the code it knows nothing: give another then.
 
 `--full` has views one degree apart at 64 pixels, about 22 CPU hours for all studies, so `make reproduce` runs the plain
-one (32 pixels, 3 degrees), about 2 to 3. Both are estimates. The first adds up what was measured at 64 pixels on one
+one (32 pixels, 3 degrees), which took 1.7. The 22 are an estimate that adds up what was measured at 64 pixels on one
 core: an epoch of the small network 0.0037 CPU s a view (0.0125 against PGD), of VGG11 0.053; a window 13 CPU s to
 render, 5.5 to learn, 10 for 20 walks of 46 steps (VGG11: 47 for 10). That is 2.2 hours for each seed of A:cnn, 4.3 of
 B:cnn, most of it for training five networks, and 2.8 for A:vgg11.

@@ -55,7 +55,8 @@ def wilson(hits: int, total: int) -> tuple[float, float]:
         return 0.0, 1.0
     z, p = 1.959964, hits / total
     middle, spread = p + z * z / (2 * total), z * np.sqrt(p * (1 - p) / total + z * z / (4 * total**2))
-    return float((middle - spread) / (1 + z * z / total)), float((middle + spread) / (1 + z * z / total))
+    ends = (middle - spread) / (1 + z * z / total), (middle + spread) / (1 + z * z / total)
+    return max(0.0, float(ends[0])), min(1.0, float(ends[1]))
 
 
 def share(hits: int, total: int) -> str:

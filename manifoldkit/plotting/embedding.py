@@ -12,7 +12,7 @@ from .._arrays import as_array
 from ._input import Floats, axes_or_new, fitted, matrix
 from ._style import BLACK, BLUE, PALETTE, VERMILLION, outline, tidy
 
-__all__ = ["draw_path", "plot_embedding"]
+__all__ = ["draw_path", "name_sides", "plot_embedding"]
 
 
 def plot_embedding(
@@ -125,11 +125,17 @@ def draw_path(ax: Axes, path: Floats, *, names: tuple[str, str] = ("start", "end
             zorder=6,
             linestyle="none",
         )
-        right = point[0] < np.mean(ax.get_xlim())
+        right, above = name_sides(ax, point)
         ax.annotate(
-            name, tuple(point), xytext=(9 if right else -9, 6), textcoords="offset points", zorder=7,
-            ha="left" if right else "right", va="bottom", weight="bold", path_effects=outline(),
+            name, tuple(point), xytext=(9 if right else -9, 6 if above else -6), textcoords="offset points", zorder=7,
+            ha="left" if right else "right", va="bottom" if above else "top", weight="bold", path_effects=outline(),
         )  # fmt: skip
+
+
+def name_sides(ax: Axes, point: Floats) -> tuple[bool, bool]:
+    """Whether the name of an end of a path goes right of it, and above it: to where there is room."""
+    x, y = ax.transAxes.inverted().transform(ax.transData.transform(point))
+    return bool(x < 0.5), bool(y < 0.85)
 
 
 def _components(components: Any, width: int) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from ._input import Floats
 from ._style import outline
+from .embedding import name_sides
 
 __all__ = ["name_regions"]
 
@@ -120,8 +121,10 @@ def _end_box(ax: Axes, point: Floats, text: str, width: float, height: float) ->
     """Where :func:`~manifoldkit.plotting.embedding.draw_path` writes the name of an end, its marker included."""
     x, y = ax.transAxes.inverted().transform(ax.transData.transform(point))
     reach = (1.4 + WIDTH * len(text)) / width
-    left = x - 0.6 / width if x < 0.5 else x - reach
-    return left, y - 0.6 / height, left + reach + 0.6 / width, y + (0.6 + HEIGHT) / height
+    right, above = name_sides(ax, point)
+    left = x - 0.6 / width if right else x - reach
+    up, down = (0.6 + HEIGHT, 0.6) if above else (0.6, 0.6 + HEIGHT)
+    return left, y - down / height, left + reach + 0.6 / width, y + up / height
 
 
 def _near_path(path: Floats, x: Floats, y: Floats) -> NDArray[np.bool_]:

@@ -159,6 +159,22 @@ def test_decision_map_of_an_array_is_that_of_a_function():
     assert np.allclose(by_array.get_ylim(), (0.475, 1.525))
 
 
+@pytest.mark.parametrize("corner", [(0.5, 0.5), (359.5, 0.5), (0.5, 44.5), (359.5, 44.5)])
+def test_names_of_ends_stay_within_the_map(corner):
+    figure, ax = plt.subplots(figsize=(11, 3))
+    path = np.array([[180.0, 20.0], corner])
+    plot_decision_map(np.zeros((46, 361), int), np.arange(361), np.arange(46), path=path, ax=ax)
+    figure.canvas.draw()
+    inside = ax.get_window_extent()
+    for text in (text for text in ax.texts if text.get_text() in ("start", "end")):
+        box = text.get_window_extent()
+        assert inside.x0 <= box.x0
+        assert box.x1 <= inside.x1
+        assert inside.y0 <= box.y0
+        assert box.y1 <= inside.y1
+    plt.close(figure)
+
+
 def test_decision_map_path_names_and_true_class():
     path = np.column_stack([np.linspace(-45, 45, 5), np.ones(5)])
     classes = np.where(ANGLES[None, :] > 0, 1, 0) + 0 * SCALES[:, None]
