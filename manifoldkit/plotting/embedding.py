@@ -134,6 +134,7 @@ def draw_path(ax: Axes, path: Floats, *, names: tuple[str, str] = ("start", "end
 
 def name_sides(ax: Axes, point: Floats) -> tuple[bool, bool]:
     """Whether the name of an end of a path goes right of it, and above it: to where there is room."""
+    ax.autoscale_view()  # limits are those of what is drawn only once somebody asks
     x, y = ax.transAxes.inverted().transform(ax.transData.transform(point))
     return bool(x < 0.5), bool(y < 0.85)
 

@@ -131,7 +131,7 @@ def test_attacks_run_on_the_autoencoder_as_on_any_manifold(seed):
     y = net(x).argmax(1)
     scale = float(np.abs(X).max())
     for kind in (OnManifoldPGD, RandomTangentWalk):
-        walk = kind(net, model, alpha=0.05 * scale, steps=5, bounds=None).run(x, y)
+        walk = kind(net, model, alpha=0.05 * scale, steps=5, bounds=None, generator=seeded(seed)).run(x, y)
         moved = (walk.adversarial - x).norm(dim=1)
         off = (walk.adversarial - model.project(walk.adversarial)).norm(dim=1)
         assert moved.max() > 0.04 * scale

@@ -188,6 +188,22 @@ def test_bad_spectra():
         plot_spectrum([0, 0], relative=True)
 
 
+@pytest.mark.parametrize("offset", [0.0, -400.0])
+@pytest.mark.parametrize("color", [None, "real"])
+def test_names_of_the_ends_of_a_path_stay_within_the_embedding(offset, color):
+    """Limits of the axes are those of the points, however far from (0, 1)."""
+    points = np.random.default_rng(0).uniform(0, 400, (60, 2)) + offset
+    points[:2] = [[offset, offset], [offset + 400, offset + 400]]
+    path = points[:2]
+    ax = plot_embedding(points, components=(0, 1), path=path, color=None if color is None else np.linspace(0, 1, 60))
+    ax.figure.canvas.draw()
+    inside = ax.get_window_extent()
+    boxes = [text.get_window_extent() for text in ax.texts if text.get_text() in ("start", "end")]
+    assert len(boxes) == 2
+    assert all(inside.x0 <= box.x0 and box.x1 <= inside.x1 for box in boxes)
+    assert all(inside.y0 <= box.y0 and box.y1 <= inside.y1 for box in boxes)
+
+
 def test_embedding_and_path(sample, manifold):
     ax = plot_embedding(manifold, sample.parameters[:, 0], components=(2, 3), path=sample.points[:9], color_label="t")
     assert np.allclose(ax.collections[0].get_offsets(), manifold.eigenfunctions_[:, 2:4])

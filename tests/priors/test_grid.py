@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.autograd import forward_ad
 
 from manifoldkit.priors import GridPrior, grid_kl
 from manifoldkit.priors.kl import draw_codes
@@ -288,6 +289,42 @@ def test_derivatives_of_the_aggregate_mode_are_those_of_differences():
             assert check(lambda mu, logvar, z, known=known: grid_kl(mu, logvar, prior, "aggregate", known, z), given)
     mu, logvar = given[:2]  # draws from outside, and one tensor in two places
     assert torch.autograd.gradgradcheck(lambda mu: grid_kl(mu, logvar.detach(), prior, "aggregate", z=mu), mu)
+
+
+@pytest.mark.parametrize("mode", ["conditional", "aggregate", "nearest"])
+@pytest.mark.parametrize("guided", [False, True])
+def test_derivatives_by_torch_func_and_forward_mode(mode, guided):
+    prior = GridPrior(2, LEVELS, [0.25, 0.4])
+    mu, logvar, z = normal(7, 2), normal(7, 2, seed=1) - 1, normal(7, 2, seed=2)
+    targets = torch.full((7, 2), math.nan)
+    targets[:3, 1] = 1.0
+
+    def loss(mu, logvar):
+        return grid_kl(mu, logvar, prior, mode, targets if guided else None, z=z + mu).sum()
+
+    leaves = mu.clone().requires_grad_(), logvar.clone().requires_grad_()
+    slopes = torch.autograd.grad(loss(*leaves), leaves)
+    torch.testing.assert_close(torch.func.grad(loss, argnums=(0, 1))(mu, logvar), slopes, rtol=1e-9, atol=1e-9)
+    change = normal(7, 2, seed=3), normal(7, 2, seed=4)
+    along = sum((slope * step).sum() for slope, step in zip(slopes, change, strict=True))
+    value, derivative = torch.func.jvp(loss, (mu, logvar), change)
+    torch.testing.assert_close((value, derivative), (loss(mu, logvar), along), rtol=1e-9, atol=1e-9)
+    with forward_ad.dual_level():
+        dual = loss(*(forward_ad.make_dual(*pair) for pair in zip((mu, logvar), change, strict=True)))
+        torch.testing.assert_close(forward_ad.unpack_dual(dual).tangent, along, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("mode", ["conditional", "aggregate"])
+def test_priors_of_the_user_are_asked(mode):
+    class Shifted(GridPrior):
+        def axis_log_prob(self, z):
+            return super().axis_log_prob(z) + 3 * z
+
+    mu, logvar, z = normal(7, 2).requires_grad_(), normal(7, 2, seed=1), normal(7, 2, seed=2)
+    plain, shifted = (grid_kl(mu, logvar, kind(2, LEVELS, 0.25), mode, z=z + mu) for kind in (GridPrior, Shifted))
+    torch.testing.assert_close(plain - shifted, 3 * (z + mu).sum(dim=1))
+    (slope,) = torch.autograd.grad((plain - shifted).sum(), mu)
+    torch.testing.assert_close(slope, torch.full_like(mu, 3.0))
 
 
 @pytest.mark.parametrize("mode", ["conditional", "aggregate", "nearest"])
