@@ -346,7 +346,8 @@ def command_line(args: argparse.Namespace, parser: argparse.ArgumentParser) -> s
         if key in ("work", "out", "pictures", "minutes") or value is None or value == parser.get_default(key):
             continue
         words += [f"--{key}", *map(str, [] if value is True else value if isinstance(value, list) else [value])]
-    return " ".join([*words, "--work out/turntable --out benchmarks/turntable.md"])
+    words += ["--work out/turntable --out benchmarks/turntable.md", *["--pictures docs/images"] * bool(args.pictures)]
+    return " ".join(words)
 
 
 def main() -> None:

@@ -263,7 +263,10 @@ def report(studies: list[Any], args: argparse.Namespace, command: str, missing: 
         "with angles; and, at the boundary, an answer from the network's verdicts on that path alone. The *random "
         "pose* says how many poses so far from the starts are misread anyway.", "",
         "Pixel PGD counts as a success after projection if the projected image is misread, and with the nearest view "
-        "if the adversary itself is: L_inf 0.05 with steps of 0.005 that end when misread (at most 20), or 0.2 with "
+        "if the adversary itself is (the nearest of the 1,681 views that the surface was learned from, not of the far "
+        "sparser "
+        "ones that the network was trained on): L_inf 0.05 with steps of 0.005 that end when misread (at most 20), or "
+        "0.2 with "
         "all of 60 steps of 0.01. It has no settled row: compare it with walks at the boundary.", "",
         "*As near as clean views, quantile*: rank of the adversary's distance to the surface among those of the clean "
         "held-out views of the window (`OnManifoldTest`, its `distance_p`); 0.00 is nearer than all of them, 0.99 "

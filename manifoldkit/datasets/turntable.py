@@ -129,7 +129,7 @@ def make_turntable(
     Notes
     -----
     All seven vehicles at 360 azimuths and 45 elevations are 113,400 views, 5.6 GB at 64 pixels: render in parts.
-    A processor core draws 90 to 150 views of 64 pixels a second, or 170 to 350 of 32 (Mesa's llvmpipe).
+    A processor core draws some 110 views of 64 pixels a second, or 280 of 32 (Mesa's llvmpipe).
     The cache is ``manifoldkit/turntable`` in ``$XDG_CACHE_HOME``, or else in ``~/.cache`` (Linux), ``~/Library/Caches``
     (macOS) or ``%LOCALAPPDATA%`` (Windows, where it is ``manifoldkit/Cache/turntable``); delete the folder to clear it,
     for instance after a change of the driver. Nothing else removes files from it.

@@ -70,7 +70,8 @@ class GridVAE(CodedManifold):
         labels are looked at. The first begins at the weights of `encoder` and `decoder`, where given.
     init_steps : int, optional
         Gradient steps of each of these runs, of which the one with the least loss goes on for `max_steps` more, as if
-        fitted again from its weights: many short starts cost less than many whole runs. None is whole runs.
+        fitted again from its weights: many short starts cost less than many whole runs. None is whole runs. Both are
+        rounded up to whole epochs, and schedules of beta and sigma run from end to end in either.
     dtype : {"float32", "float64"}, default="float32"
         In which the networks compute.
     random_state : int, RandomState or None, default=0
@@ -108,7 +109,8 @@ class GridVAE(CodedManifold):
     loss need not be that of the best symbols. How well each `kl` names the digits of pairs without labels, beside a
     usual variational autoencoder and k-means, over many starts and for short and long training, is measured in
     ``benchmarks/gridvae.md``, with the few starts on which schedules of beta and of sigma were tried. On pairs of MNIST
-    digits the best of eight short starts by the aggregate divergence (``n_init=8, init_steps=300``) did best.
+    digits the best of eight short starts by the aggregate divergence (``n_init=8, init_steps=300``) did best: 68 %
+    named right on average over ten seeds, whole runs 62 %.
 
     References
     ----------

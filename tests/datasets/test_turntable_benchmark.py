@@ -301,7 +301,9 @@ class TestStudy:
         for flag, default in (("--work", "out"), ("--size", None), ("--walk", 40), ("--studies", ["A:cnn"])):
             parser.add_argument(flag, default=default)
         parser.add_argument("--full", action="store_true")
-        given = argparse.Namespace(work="elsewhere", size=64, walk=40, studies=["B:cnn", "A:cnn"], full=True)
+        given = argparse.Namespace(
+            work="elsewhere", pictures=None, size=64, walk=40, studies=["B:cnn", "A:cnn"], full=True
+        )
         command = benchmark.command_line(given, parser)
         assert command.startswith("python benchmarks/turntable.py --size 64 --studies B:cnn A:cnn --full --work")
         assert "elsewhere" not in command
