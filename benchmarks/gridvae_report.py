@@ -67,8 +67,11 @@ def table_of_digits(results: dict[str, list[Result]], settings: Settings) -> lis
             lines.append(f"- {name}, seed by seed: {each}.")
     if any(results[name] for name in started):
         steps = settings["starts"]["init_steps"]
-        lines += ["", f"Short starts are of {steps} steps; that of the least loss is then trained as the others are, "
-                  "from its weights. CPU s are those of a busier machine."]  # fmt: skip
+        lines += [
+            "",
+            f"Short starts are of {steps} steps, rounded up to whole epochs as all trainings are; that of the least "
+            "loss is then trained as the others are, from its weights. CPU s are those of a busier machine.",
+        ]
     half = results.get("half guided", [])
     if half:
         first, second = (spread([run[key] for run in half]) for key in ("first", "second"))

@@ -172,9 +172,11 @@ def steps(folder: Path, repeats: int) -> list[str]:
     for name, seconds in found.items():
         middle = {job: 1e3 * statistics.median(times) for job, times in seconds.items()}
         if name.startswith("LIL"):
-            ce, with_loss, alone = (middle[job] / 20 for job in ("cross entropy", "LIL", "loss alone"))
-            parts = (ratio(seconds, "LIL", "cross entropy"), 1 + alone / ce)
-            lil.append((name.removeprefix("LIL "), ce, with_loss, *parts))
+            least = [
+                1 + loss / step for loss, step in zip(seconds["loss alone"], seconds["cross entropy"], strict=True)
+            ]
+            parts = (ratio(seconds, "LIL", "cross entropy"), statistics.median(least))
+            lil.append((name.removeprefix("LIL "), middle["cross entropy"] / 20, middle["LIL"] / 20, *parts))
         else:
             pairs.append((name, middle["AE"] / 5, middle["I-AE"] / 5, ratio(seconds, "I-AE", "AE")))
     return [
